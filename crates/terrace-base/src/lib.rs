@@ -1,0 +1,2 @@
+//! Units, clock and logs: what every other crate of Terrace stands on.
+#![forbid(unsafe_code)]

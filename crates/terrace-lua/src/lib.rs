@@ -1,0 +1,1 @@
+//! The LuaJIT VM and its coroutine scheduler; knows no HTTP.

@@ -1,0 +1,1 @@
+//! PCRE2 with its JIT behind a small safe interface.

@@ -1,0 +1,2 @@
+//! Shared dictionaries: sharded, bounded by bytes, LRU, expiry, lists and counters.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Stores and sources behind the traits of the cache engine.
+#![forbid(unsafe_code)]

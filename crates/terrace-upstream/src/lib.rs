@@ -1,0 +1,2 @@
+//! Peers, balancers and keep-alive pools, sans-io.
+#![forbid(unsafe_code)]
