@@ -1,0 +1,294 @@
+//! Header lines: their syntax, and numbers for the names that the server looks at.
+//!
+//! A name is scanned once; the lookup of its number needs no copy and no lower-casing. nginx's reading of a line is
+//! kept: a line without a colon is a field with an empty value, and odd characters make a name invalid (dropped or
+//! kept, as configured) while control characters and spaces make the head invalid.
+
+use smallvec::SmallVec;
+
+use crate::Span;
+
+/// How many header lines a head holds without allocating.
+pub const HEADERS_INLINE: usize = 24;
+
+/// One header line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderLine {
+    /// The name as sent.
+    pub name: Span,
+    /// The value without the white space around it.
+    pub value: Span,
+    /// The name's number, if the server knows it.
+    pub id: Option<KnownHeader>,
+}
+
+/// The header lines of a head, in the order sent.
+#[derive(Clone, Debug, Default)]
+pub struct Headers {
+    lines: SmallVec<[HeaderLine; HEADERS_INLINE]>,
+    seen: u64,
+}
+
+impl Headers {
+    /// All lines, in the order sent.
+    #[inline]
+    pub fn lines(&self) -> &[HeaderLine] {
+        &self.lines
+    }
+
+    /// Whether a field with this name was sent.
+    #[inline]
+    pub fn has(&self, id: KnownHeader) -> bool {
+        self.seen & id.bit() != 0
+    }
+
+    /// The first line with this name.
+    #[inline]
+    pub fn first(&self, id: KnownHeader) -> Option<&HeaderLine> {
+        if !self.has(id) {
+            return None;
+        }
+        self.lines.iter().find(|line| line.id == Some(id))
+    }
+
+    /// The value of the first line with this name; `buf` is the buffer that was parsed.
+    #[inline]
+    pub fn value<'buf>(&self, buf: &'buf [u8], id: KnownHeader) -> Option<&'buf [u8]> {
+        self.first(id).map(|line| line.value.of(buf))
+    }
+
+    /// All lines with this name.
+    pub fn all(&self, id: KnownHeader) -> impl Iterator<Item = &HeaderLine> {
+        let lines = if self.has(id) { &self.lines[..] } else { &[] };
+        lines.iter().filter(move |line| line.id == Some(id))
+    }
+
+    /// All lines whose name equals `name` in any case; `buf` is the buffer that was parsed.
+    pub fn named<'a>(&'a self, buf: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a HeaderLine> {
+        self.lines.iter().filter(move |line| line.name.of(buf).eq_ignore_ascii_case(name))
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, line: HeaderLine) {
+        if let Some(id) = line.id {
+            self.seen |= id.bit();
+        }
+        self.lines.push(line);
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.lines.clear();
+        self.seen = 0;
+    }
+}
+
+/// A header line taken apart, before anyone judged its name.
+pub(crate) struct RawLine {
+    pub(crate) name: Span,
+    pub(crate) value: Span,
+    /// Whether the name has characters other than letters, digits, hyphens and underscores.
+    pub(crate) odd: bool,
+    /// Whether the name has underscores.
+    pub(crate) underscore: bool,
+}
+
+/// Takes apart the line at `start..end` of `buf` (without its line end); the error is the offset of the byte that
+/// makes it invalid.
+#[inline]
+pub(crate) fn split_line(buf: &[u8], start: usize, end: usize) -> Result<RawLine, usize> {
+    let line = &buf[start..end];
+    let mut classes = 0;
+    let mut colon = line.len();
+    for (at, &byte) in line.iter().enumerate() {
+        let class = NAME_CLASSES[byte as usize];
+        if class >= COLON {
+            if class != COLON || at == 0 {
+                return Err(start + at);
+            }
+            colon = at;
+            break;
+        }
+        classes |= class;
+    }
+    let mut value_start = (colon + 1).min(line.len());
+    let mut value_end = line.len();
+    while value_start < value_end && is_blank(line[value_start]) {
+        value_start += 1;
+    }
+    while value_end > value_start && is_blank(line[value_end - 1]) {
+        value_end -= 1;
+    }
+    Ok(RawLine {
+        name: Span::new(start, start + colon),
+        value: Span::new(start + value_start, start + value_end),
+        odd: classes & ODD != 0,
+        underscore: classes & UNDERSCORE != 0,
+    })
+}
+
+#[inline]
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+const USUAL: u8 = 0;
+const UNDERSCORE: u8 = 1;
+const ODD: u8 = 2;
+const COLON: u8 = 4;
+const REFUSED: u8 = 8;
+
+static NAME_CLASSES: [u8; 256] = {
+    let mut classes = [ODD; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => USUAL,
+            b'_' => UNDERSCORE,
+            b':' => COLON,
+            0..=b' ' | 0x7f => REFUSED,
+            _ => ODD,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+macro_rules! known_headers {
+    ($($id:ident $name:literal)*) => {
+        /// A header name that the server or the proxy looks at.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum KnownHeader {
+            $(#[doc = $name] $id,)*
+        }
+
+        impl KnownHeader {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$id,)*];
+
+            /// The name in its usual spelling.
+            #[inline]
+            pub fn name(self) -> &'static str {
+                NAMES[self as usize]
+            }
+        }
+
+        const NAMES: &[&str] = &[$($name,)*];
+    };
+}
+
+known_headers! {
+    Accept "Accept"
+    AcceptEncoding "Accept-Encoding"
+    AcceptLanguage "Accept-Language"
+    AcceptRanges "Accept-Ranges"
+    Age "Age"
+    Authorization "Authorization"
+    CacheControl "Cache-Control"
+    Connection "Connection"
+    ContentDisposition "Content-Disposition"
+    ContentEncoding "Content-Encoding"
+    ContentLength "Content-Length"
+    ContentRange "Content-Range"
+    ContentType "Content-Type"
+    Cookie "Cookie"
+    Date "Date"
+    Depth "Depth"
+    Destination "Destination"
+    ETag "ETag"
+    Expect "Expect"
+    Expires "Expires"
+    Host "Host"
+    IfMatch "If-Match"
+    IfModifiedSince "If-Modified-Since"
+    IfNoneMatch "If-None-Match"
+    IfRange "If-Range"
+    IfUnmodifiedSince "If-Unmodified-Since"
+    KeepAlive "Keep-Alive"
+    LastModified "Last-Modified"
+    Link "Link"
+    Location "Location"
+    Origin "Origin"
+    Overwrite "Overwrite"
+    Pragma "Pragma"
+    ProxyAuthenticate "Proxy-Authenticate"
+    ProxyAuthorization "Proxy-Authorization"
+    ProxyConnection "Proxy-Connection"
+    Range "Range"
+    Referer "Referer"
+    Refresh "Refresh"
+    Server "Server"
+    SetCookie "Set-Cookie"
+    Status "Status"
+    Te "TE"
+    Trailer "Trailer"
+    TransferEncoding "Transfer-Encoding"
+    Upgrade "Upgrade"
+    UserAgent "User-Agent"
+    Vary "Vary"
+    Via "Via"
+    WwwAuthenticate "WWW-Authenticate"
+    XAccelBuffering "X-Accel-Buffering"
+    XAccelCharset "X-Accel-Charset"
+    XAccelExpires "X-Accel-Expires"
+    XAccelLimitRate "X-Accel-Limit-Rate"
+    XAccelRedirect "X-Accel-Redirect"
+    XForwardedFor "X-Forwarded-For"
+    XForwardedHost "X-Forwarded-Host"
+    XForwardedProto "X-Forwarded-Proto"
+    XRealIp "X-Real-IP"
+}
+
+impl KnownHeader {
+    /// The number of a name in any case.
+    #[inline]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        let (&first, &last) = (name.first()?, name.last()?);
+        let mut candidate = HEADS[slot(name.len(), first, last)];
+        while candidate != NONE {
+            if NAMES[candidate as usize].as_bytes().eq_ignore_ascii_case(name) {
+                return Some(Self::ALL[candidate as usize]);
+            }
+            candidate = NEXT[candidate as usize];
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+}
+
+const _: () = assert!(NAMES.len() <= u64::BITS as usize, "the set of seen names is a u64");
+
+/// The end of a chain in the name table.
+const NONE: u8 = u8::MAX;
+
+const SLOTS: usize = 256;
+
+/// The slot of a name in the table, from its length, first and last byte.
+#[inline]
+const fn slot(len: usize, first: u8, last: u8) -> usize {
+    let (first, last) = ((first | 0x20) as usize, (last | 0x20) as usize);
+    (len.wrapping_mul(41) ^ (first * 11) ^ (last * 3)) % SLOTS
+}
+
+/// A chained hash table that is filled at compile time: the first name of each slot, and the name after each.
+static HEADS: [u8; SLOTS] = TABLE.0;
+static NEXT: [u8; NAMES.len()] = TABLE.1;
+
+const TABLE: ([u8; SLOTS], [u8; NAMES.len()]) = {
+    let mut heads = [NONE; SLOTS];
+    let mut next = [NONE; NAMES.len()];
+    let mut id = 0;
+    while id < NAMES.len() {
+        let name = NAMES[id].as_bytes();
+        let slot = slot(name.len(), name[0], name[name.len() - 1]);
+        next[id] = heads[slot];
+        heads[slot] = id as u8;
+        id += 1;
+    }
+    (heads, next)
+};

@@ -1,0 +1,99 @@
+//! The host of a request: its syntax and its port.
+//!
+//! The rules are those of nginx: a registered name, an IPv4 address or a bracketed IP literal, then an optional
+//! port; two dots in a row, an empty name and anything outside RFC 3986's host characters are refused.
+
+/// A host field taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// How many of the first bytes are the name: the port and one trailing dot are left out.
+    pub name_len: usize,
+    /// The port, if one is given.
+    pub port: Option<u16>,
+    /// Whether the name has upper-case letters, so that it must be lowered before it is looked up.
+    pub has_upper: bool,
+}
+
+/// Takes apart the value of a Host field or the authority of an absolute target.
+///
+/// `None` means that it is not a valid host (nginx answers 400).
+pub fn parse(value: &[u8]) -> Option<Host> {
+    let literal = value.first() == Some(&b'[');
+    let mut has_upper = false;
+    let mut after_dot = false;
+    let mut end = value.len();
+    for (at, &byte) in value.iter().enumerate() {
+        match CLASSES[byte as usize] {
+            LOWER => after_dot = false,
+            UPPER => {
+                has_upper = true;
+                after_dot = false;
+            }
+            DOT if after_dot => return None,
+            DOT => after_dot = true,
+            COLON if literal => after_dot = false,
+            COLON => {
+                end = at;
+                break;
+            }
+            PERCENT if !literal => after_dot = false,
+            BRACKET if literal && at == 0 => {}
+            BRACKET if literal && byte == b']' => {
+                end = at + 1;
+                after_dot = false;
+                break;
+            }
+            _ => return None,
+        }
+    }
+    if literal && value[..end].last() != Some(&b']') {
+        return None;
+    }
+    let port = match &value[end..] {
+        [] | [b':'] => None,
+        [b':', digits @ ..] => Some(port(digits)?),
+        _ => return None,
+    };
+    let name_len = end - usize::from(after_dot);
+    (name_len > 0).then_some(Host { name_len, port, has_upper })
+}
+
+fn port(digits: &[u8]) -> Option<u16> {
+    let mut port: u16 = 0;
+    for &byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        port = port.checked_mul(10)?.checked_add(u16::from(digit))?;
+    }
+    Some(port)
+}
+
+const REFUSED: u8 = 0;
+const LOWER: u8 = 1;
+const UPPER: u8 = 2;
+const DOT: u8 = 3;
+const COLON: u8 = 4;
+const PERCENT: u8 = 5;
+const BRACKET: u8 = 6;
+
+/// The class of each byte; `LOWER` stands for all that needs no care (digits, unreserved and sub-delims).
+static CLASSES: [u8; 256] = {
+    let mut classes = [REFUSED; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => LOWER,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => LOWER,
+            b'A'..=b'Z' => UPPER,
+            b'.' => DOT,
+            b':' => COLON,
+            b'%' => PERCENT,
+            b'[' | b']' => BRACKET,
+            _ => REFUSED,
+        };
+        byte += 1;
+    }
+    classes
+};
