@@ -1,0 +1,3 @@
+-- resty.template with errors as return values (nil, err) instead of raised.
+
+return require("resty.template").new(true)
