@@ -1,2 +1,38 @@
 //! The multi-level cache engine: policy as a sans-io state machine; knows no wire client.
+//!
+//! Three parts, from the inside out:
+//!
+//! - the *engine* (private): a state machine per key. Events go in (lookup, loaded, failed, abandoned, expired,
+//!   invalidated, filled), actions come out (wake, hand over, load, watch). It holds no clock, no socket and no
+//!   source of randomness: time and seed are arguments. A seeded simulator drives it in the tests.
+//! - *L1*: the memory level, bounded in bytes, shared by every worker of the process.
+//! - [`Cache`]: the front. An L1 hit is answered synchronously without an allocation; anything else is a future
+//!   that the fill wakes. Loads run on a background runtime through a [`Source`], or in the caller itself
+//!   through a [`LoadToken`] (a Lua loader in the worker's own VM).
+//!
+//! What holds under every interleaving:
+//!
+//! 1. one valid load per key at a time; the others wait for it or are served stale;
+//! 2. a load that began before an invalidation of its key never populates after it, and a lookup that began
+//!    after the invalidation is never answered by that load;
+//! 3. an error never replaces a value, and inside the stale-if-error window it is the value that is served;
+//! 4. L1 stays inside its bound of bytes, whatever the keys;
+//! 5. every waiter is woken: by the fill, by the failure, by the timeout, or by being handed the load.
 #![forbid(unsafe_code)]
+
+mod cache;
+mod engine;
+mod error;
+mod l1;
+mod policy;
+mod source;
+mod stats;
+mod token;
+
+pub use cache::{Begin, Cache, Clock, Lookup};
+pub use error::{Bound, CacheError, Fault, LoadError};
+pub use l1::{Answer, ENTRY_OVERHEAD_BYTES, Level};
+pub use policy::Policy;
+pub use source::{BoxFuture, LoadRequest, Loaded, Param, Params, Source};
+pub use stats::Stats;
+pub use token::{BeginWait, LoadToken, Wait, Woken};
