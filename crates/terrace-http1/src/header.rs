@@ -292,3 +292,22 @@ const TABLE: ([u8; SLOTS], [u8; NAMES.len()]) = {
     }
     (heads, next)
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        for &id in KnownHeader::ALL {
+            let name = id.name();
+            for spelling in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+                assert_eq!(KnownHeader::from_name(spelling.as_bytes()), Some(id), "{spelling}");
+            }
+            assert_eq!(KnownHeader::from_name(format!("{name}x").as_bytes()), None);
+            assert_eq!(KnownHeader::from_name(&name.as_bytes()[1..]), None, "{name}");
+        }
+        assert_eq!(KnownHeader::from_name(b""), None);
+        assert_eq!(KnownHeader::from_name(b"Content_Length"), None);
+    }
+}

@@ -97,3 +97,61 @@ static CLASSES: [u8; 256] = {
     }
     classes
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn valid_hosts_are_taken_apart() {
+        let cases: &[(&str, usize, Option<u16>, bool)] = &[
+            ("example.com", 11, None, false),
+            ("Example.com:8080", 11, Some(8080), true),
+            ("example.com.", 11, None, false),
+            ("example.com.:80", 11, Some(80), false),
+            ("a_b~c", 5, None, false),
+            ("host:", 4, None, false),
+            ("host:65535", 4, Some(65535), false),
+            ("[::1]", 5, None, false),
+            ("[::1]:443", 5, Some(443), false),
+            ("127.0.0.1:0", 9, Some(0), false),
+            ("a%20b", 5, None, false),
+        ];
+        for &(text, name_len, port, has_upper) in cases {
+            assert_eq!(parse(text.as_bytes()), Some(Host { name_len, port, has_upper }), "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_hosts_are_refused() {
+        let cases = [
+            "",
+            ".",
+            ":80",
+            "a..b",
+            "..",
+            "a b",
+            "a/b",
+            "user@host",
+            "host:65536",
+            "host:8a",
+            "host:1:2",
+            "[::1",
+            "[",
+            "[::1]x",
+            "[::1]:x",
+            "a[b]",
+            "a]",
+            "a\"b",
+            "caf\u{e9}",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "[a%b]",
+            "a\u{0}",
+        ];
+        for text in cases {
+            assert_eq!(parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+}

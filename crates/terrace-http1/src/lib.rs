@@ -36,3 +36,6 @@ pub use request_line::{Method, RequestLine, Version};
 pub use response::ResponseHead;
 pub use span::Span;
 pub use status::{reason, status_line};
+
+#[cfg(test)]
+mod mutation_tests;

@@ -160,7 +160,7 @@ impl RequestHead {
         let stop = if let Found::BadByte(at) = found { at + 1 } else { buf.len().min(limit) };
         let mut method_seen = method_seen;
         if !method_seen {
-            let rest = &buf[searched..stop];
+            let rest = buf.get(searched..stop).unwrap_or_default();
             match rest.iter().position(|&byte| !request_line::is_method_byte(byte)) {
                 Some(at) if rest[at] == b' ' && searched + at > self.lines.start() => method_seen = true,
                 // The line end itself may be cut between its two bytes.
