@@ -29,6 +29,9 @@ mod source;
 mod stats;
 mod token;
 
+#[cfg(test)]
+mod simulator;
+
 pub use cache::{Begin, Cache, Clock, Lookup};
 pub use error::{Bound, CacheError, Fault, LoadError};
 pub use l1::{Answer, ENTRY_OVERHEAD_BYTES, Level};

@@ -1,2 +1,28 @@
 //! Stores and sources behind the traits of the cache engine.
+//!
+//! - [`SqlSource`]: one SQL query as a source. A lookup's parameters fill the query's named parameters; its rows
+//!   become JSON. SQLite is built in.
+//!
+//! # Named parameters
+//!
+//! A query names its parameters as `:name` (letters, digits and `_`, not starting with a digit):
+//!
+//! ```sql
+//! SELECT id, name, price FROM products WHERE id = :product_id
+//! ```
+//!
+//! When the source is opened, each distinct name becomes one numbered placeholder of the database, and the text
+//! is never touched again: values are bound, not pasted, so `1 OR 1=1` is a text of eight characters to the
+//! database. A colon inside a string, a quoted identifier or a comment is no parameter, and neither is `::`.
+//! Placeholders without a name (`?`, `$1`, `@x`) and a second statement are refused.
+//!
+//! At each load the parameter `:name` takes the lookup's parameter of the same name; one that is missing, or is
+//! not UTF-8, fails the load as the caller's fault. It is bound as text, which SQLite compares with an INTEGER
+//! column as a number if it looks like one, and as different from every number if it does not. A name listed in
+//! [`SqlOptions::integers`] is strict: a decimal 64-bit integer (`-` allowed; no `+`, spaces, leading zeros,
+//! fraction or exponent) is bound as an integer, and anything else is "not found" without asking the database.
 #![forbid(unsafe_code)]
+
+mod sql;
+
+pub use sql::{ROWS_MAX, RowShape, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX};
