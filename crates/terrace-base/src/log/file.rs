@@ -149,19 +149,11 @@ thread_local! {
 }
 
 impl Shared {
-    fn with_current<R>(&self, write: impl FnOnce(&File) -> R) -> R {
-        let mut write = Some(write);
-        let cached = CACHED.try_with(|cached| {
-            let mut cached = cached.try_borrow_mut().ok()?;
-            let file = cached.file(self);
-            write.take().map(|write| write(file))
-        });
-        match (cached, write) {
-            (Ok(Some(result)), _) => result,
-            // The thread is ending and its cache is gone.
-            (_, Some(write)) => write(&self.current.lock().clone()),
-            (_, None) => unreachable!("the closure is taken only when it is called"),
-        }
+    /// Calls `write` with the file of the present epoch, from the thread's cache as long as it has one.
+    fn with_current<R>(&self, write: impl Fn(&File) -> R) -> R {
+        let written = CACHED.try_with(|cached| Some(write(cached.try_borrow_mut().ok()?.file(self))));
+        // A thread that is ending has lost its cache.
+        written.ok().flatten().unwrap_or_else(|| write(&self.current.lock().clone()))
     }
 }
 

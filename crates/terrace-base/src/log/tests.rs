@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
+/// Held by tests that reopen, since that concerns all files of the process.
+static REOPENING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// A directory of this test, removed at its end.
 struct Scratch(PathBuf);
 
@@ -94,6 +97,7 @@ fn messages_are_cut_at_the_bound() {
 
 #[test]
 fn reopening_follows_the_path_in_every_thread() {
+    let _alone = REOPENING.lock();
     let scratch = Scratch::new();
     let file = scratch.file("access.log");
     file.append(b"before\n").unwrap();
@@ -109,6 +113,7 @@ fn reopening_follows_the_path_in_every_thread() {
 
 #[test]
 fn a_file_that_cannot_be_reopened_stays() {
+    let _alone = REOPENING.lock();
     let scratch = Scratch::new();
     fs::create_dir(scratch.0.join("logs")).unwrap();
     let file = scratch.file("logs/error.log");
