@@ -165,14 +165,17 @@ impl SqlSource {
         let Some(bounds) = self.bind(&params)? else { return Ok(Loaded::not_found()) };
         let (identity, pool) = self.pool()?;
         let time_max = self.acquire_timeout.saturating_add(self.query_timeout);
-        let result = match tokio::time::timeout(time_max, self.query(&pool, bounds)).await {
-            Ok(result) => result,
+        match tokio::time::timeout(time_max, self.query(&pool, bounds)).await {
+            Ok(Ok(loaded)) => Ok(loaded),
+            Ok(Err(Failure::Shape(error))) => Err(error),
+            Ok(Err(Failure::Database(error))) => {
+                if tells_of_the_file(&error) {
+                    self.forget(identity);
+                }
+                Err(self.load_error(&error))
+            }
             Err(_) => Err(LoadError::Timeout(millis(time_max))),
-        };
-        if result.is_err() {
-            self.forget(identity);
         }
-        result
     }
 
     /// The values for the placeholders; `None` when a strict integer is none, so that nothing can match.
@@ -220,8 +223,8 @@ impl SqlSource {
         }
     }
 
-    /// Drops the connections after an error, so that the next load meets the file as it is then: a file that was
-    /// damaged and restored in place has kept its identity.
+    /// Drops the connections, so that the next load meets the file as it is then: a file that was damaged and
+    /// restored in place has kept its identity.
     fn forget(&self, identity: FileIdentity) {
         let mut slot = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.as_ref().is_some_and(|(opened, _)| *opened == identity) {
@@ -229,15 +232,13 @@ impl SqlSource {
         }
     }
 
-    async fn query(&self, pool: &SqlitePool, bounds: Vec<Bound>) -> Result<Loaded, LoadError> {
-        let fault = |error| self.load_error(error);
-        let mut connection = pool.acquire().await.map_err(fault)?;
+    async fn query(&self, pool: &SqlitePool, bounds: Vec<Bound>) -> Result<Loaded, Failure> {
+        let mut connection = pool.acquire().await?;
         let deadline = Instant::now() + self.query_timeout;
         // Dropping the future does not stop SQLite in the middle of a step; this does.
         connection
             .lock_handle()
-            .await
-            .map_err(fault)?
+            .await?
             .set_progress_handler(STEPS_BETWEEN_LOOKS, move || Instant::now() < deadline);
         let mut query = sqlx::query(AssertSqlSafe(self.sql.clone()));
         for bound in bounds {
@@ -248,33 +249,54 @@ impl SqlSource {
         }
         let mut shaper = Shaper::new(self.shape);
         let mut rows = query.fetch(&mut *connection);
-        while let Some(row) = rows.try_next().await.map_err(fault)? {
-            if shaper.add(&row)?.is_break() {
+        while let Some(row) = rows.try_next().await? {
+            if shaper.add(&row).map_err(Failure::Shape)?.is_break() {
                 break;
             }
         }
-        shaper.finish()
+        shaper.finish().map_err(Failure::Shape)
     }
 
-    fn load_error(&self, error: sqlx::Error) -> LoadError {
-        match &error {
-            sqlx::Error::Database(inner) => {
-                // SQLite's extended result codes keep the primary code in the low byte.
-                let primary = inner.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
-                match primary {
-                    Some(SQLITE_INTERRUPT) => LoadError::Timeout(millis(self.query_timeout)),
-                    Some(code) if SQLITE_UNAVAILABLE.contains(&code) => {
-                        LoadError::Unavailable(error.to_string().into())
-                    }
-                    _ => LoadError::Invalid(error.to_string().into()),
-                }
+    fn load_error(&self, error: &sqlx::Error) -> LoadError {
+        let text = || error.to_string().into();
+        match (error, primary_code(error)) {
+            (_, Some(SQLITE_INTERRUPT)) => LoadError::Timeout(millis(self.query_timeout)),
+            (_, Some(code)) if SQLITE_UNAVAILABLE.contains(&code) => LoadError::Unavailable(text()),
+            (sqlx::Error::Database(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
+                LoadError::Invalid(text())
             }
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
-                LoadError::Invalid(error.to_string().into())
-            }
-            _ => LoadError::Unavailable(error.to_string().into()),
+            _ => LoadError::Unavailable(text()),
         }
     }
+}
+
+/// Why a query gave no value.
+enum Failure {
+    /// The database, or the way to it.
+    Database(sqlx::Error),
+    /// The rows are not of the configured shape.
+    Shape(LoadError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// Whether an error may mean that the connections no longer fit the file. Being busy does not, and dropping busy
+/// connections would let new ones exceed their bound.
+fn tells_of_the_file(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut => false,
+        _ => !primary_code(error).is_some_and(|code| SQLITE_BUSY.contains(&code)),
+    }
+}
+
+/// SQLite's primary result code, which its extended codes keep in the low byte.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 impl Source for SqlSource {
@@ -285,6 +307,9 @@ impl Source for SqlSource {
 
 /// The result code of a query that the progress handler stopped (sqlite.org/rescode.html).
 const SQLITE_INTERRUPT: u32 = 9;
+
+/// The result codes of a database that works, but not now: BUSY, LOCKED, INTERRUPT.
+const SQLITE_BUSY: [u32; 3] = [5, 6, SQLITE_INTERRUPT];
 
 /// The result codes that tell of the file or its locks, not of the query: BUSY, LOCKED, NOMEM, IOERR, CORRUPT,
 /// FULL, CANTOPEN, PROTOCOL, NOTADB (sqlite.org/rescode.html).
