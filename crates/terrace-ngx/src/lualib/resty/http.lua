@@ -149,7 +149,6 @@ function _M.ssl_handshake(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    self.ssl = true
     return sock:sslhandshake(...)
 end
 
@@ -549,7 +548,7 @@ local function end_to_end(headers)
 end
 
 
--- Sends the current client's request on over the connection.
+-- Sends the current client's request, with its URI as rewritten, on over the connection.
 function _M.proxy_request(self, chunk_size)
     local body, err = self:get_client_body_reader(chunk_size)
     if not body and err then
@@ -557,7 +556,8 @@ function _M.proxy_request(self, chunk_size)
     end
     return self:request({
         method = ngx.req.get_method(),
-        path = ngx.var.request_uri,
+        path = http_uri.encode_path(ngx.var.uri),
+        query = ngx.var.args,
         body = body,
         headers = end_to_end(ngx.req.get_headers(0)),
     })

@@ -92,18 +92,24 @@ local function escape_one(value)
 end
 
 
-local function variable(name)
-    return ngx.var[name]
+local function nonempty(value)
+    if value ~= "" then
+        return value
+    end
+    return nil
 end
 
 
--- An nginx variable, or nil where there is none: undefined, empty, or a phase without a request.
-local function variable_or_nil(name)
-    local ok, value = pcall(variable, name)
-    if not ok or value == "" then
-        return nil
+-- Where nginx variables say that views live. Raises in phases without a request.
+local function places_of_request(location, root)
+    local var = ngx.var
+    if location == nil then
+        location = nonempty(var.template_location)
     end
-    return value
+    if root == nil then
+        root = nonempty(var.template_root) or nonempty(var.document_root)
+    end
+    return location, root
 end
 
 
@@ -123,19 +129,17 @@ local function is_inline(view)
 end
 
 
--- Where an instance's views live: a location for subrequests and a directory, both optional.
+-- Where an instance's views live: a location for subrequests and a directory, both optional. The instance's own settings
+-- come first, then the request's variables.
 local function places_of(template)
     local location, root = template.location, template.root
-    if not ngx then
-        return location, root
+    if ngx and (location == nil or root == nil) then
+        local ok, request_location, request_root = pcall(places_of_request, location, root)
+        if ok then
+            location, root = request_location, request_root
+        end
     end
-    if location == nil then
-        location = variable_or_nil("template_location")
-    end
-    if root == nil then
-        root = variable_or_nil("template_root") or variable_or_nil("document_root")
-    end
-    return location ~= "" and location or nil, root ~= "" and root or nil
+    return nonempty(location), nonempty(root)
 end
 
 
@@ -233,13 +237,40 @@ local function load_chunk(template, view, plain)
 end
 
 
--- Two servers may know different files by one name: the place is part of a file's cache key.
-local function default_cache_key(template, view, plain)
-    if plain == true or is_inline(view) then
-        return view
+local function subtable(parent, key)
+    local child = parent[key]
+    if not child then
+        child = {}
+        parent[key] = child
+    end
+    return child
+end
+
+
+-- Keys in a cache that no view can have: plain views that look like files' names, and files.
+local PLAIN, FILES = {}, {}
+
+-- The table and the key under which a view's rendering function is cached; nil when there is no table for it and none
+-- may be made. Two servers may know different files by one name, so a file is cached for the places where it was sought.
+local function cache_slot(template, view, cache_key, plain, may_grow)
+    local cache = template.cache
+    if cache_key then
+        return cache, cache_key
+    elseif plain == true then
+        return subtable(cache, PLAIN), view
+    elseif cache[view] then
+        return cache, view
+    end
+    local files = subtable(cache, FILES)
+    if not files[view] then
+        if is_inline(view) and plain == nil then
+            return cache, view
+        elseif not may_grow then
+            return nil
+        end
     end
     local location, root = places_of(template)
-    return (location or "") .. "\n" .. (root or "") .. "\n" .. view
+    return subtable(subtable(files, view), location or ""), root or ""
 end
 
 
@@ -248,16 +279,15 @@ local function install_compiler(template)
     local visitors = {}
     local cached, cache_seen = 0, nil
 
-    local function remember(key, render)
+    local function remember(slots, key, render)
+        slots[key] = render
         if template.cache ~= cache_seen then
             cache_seen, cached = template.cache, 0
         end
+        cached = cached + 1
         if cached >= CACHE_ENTRIES_MAX then
             template.cache = {}
-            cache_seen, cached = template.cache, 0
         end
-        cached = cached + 1
-        template.cache[key] = render
     end
 
     -- Switches the cache on or off when given a boolean. Returns whether it is on.
@@ -277,7 +307,11 @@ local function install_compiler(template)
     function template.parse_unsafe(view, plain)
         local text = view
         if plain ~= true then
-            text = template.load(view, plain)
+            local err
+            text, err = template.load(view, plain)
+            if type(text) ~= "string" then
+                error(err or "the view could not be loaded", 0)
+            end
             if byte(text, 1) == 27 then
                 return text
             end
@@ -293,14 +327,14 @@ local function install_compiler(template)
         if cache_key == "no-cache" then
             return renderer(template, load_chunk(template, view, plain)), false
         end
-        local key = cache_key or default_cache_key(template, view, plain)
-        local render = template.cache[key]
+        local slots, key = cache_slot(template, view, cache_key, plain, caching)
+        local render = slots and slots[key]
         if render then
             return render, true
         end
         render = renderer(template, load_chunk(template, view, plain))
         if caching then
-            remember(key, render)
+            remember(slots, key, render)
         end
         return render, false
     end
@@ -329,14 +363,16 @@ local function install_renderers(template)
         return load_view(template, view, plain)
     end
 
-    -- The text of a view rendered with a context.
-    function template.process(view, context, cache_key, plain)
+    local function process(view, context, cache_key, plain)
         return (template.compile_unsafe(view, cache_key, plain)(context))
     end
 
+    -- The text of a view rendered with a context.
+    template.process = process
+
     -- Renders and hands the text to template.print.
     function template.render(view, context, cache_key, plain)
-        return template.print(template.process(view, context, cache_key, plain))
+        return template.print(process(view, context, cache_key, plain))
     end
 
     for name, plain in next, { string = true, file = false } do

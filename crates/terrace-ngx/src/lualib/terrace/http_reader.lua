@@ -155,6 +155,14 @@ end
 -- Body readers are functions (size_max or nil) -> piece, or nil at the end, or nil, error, partial. They call `on_end`
 -- once, when the last byte of the message has been read.
 
+local function piece_size(size_max, left)
+    if size_max and size_max > 0 then
+        return min(size_max, left)
+    end
+    return left
+end
+
+
 -- No body: at its end from the start.
 function _M.no_body()
     return nil
@@ -168,7 +176,7 @@ function _M.sized_body(sock, length, on_end)
         if left <= 0 then
             return nil
         end
-        local piece, err, partial = sock:receive(size_max and min(size_max, left) or left)
+        local piece, err, partial = sock:receive(piece_size(size_max, left))
         if not piece then
             left = 0
             return nil, err, partial
@@ -189,8 +197,9 @@ function _M.unsized_body(sock, on_end)
         if ended then
             return nil
         end
-        local piece, err, partial = sock:receive(size_max or "*a")
-        if piece and size_max then
+        local in_pieces = size_max and size_max > 0
+        local piece, err, partial = sock:receive(in_pieces and size_max or "*a")
+        if piece and in_pieces then
             return piece
         end
         ended = true
@@ -259,7 +268,7 @@ function _M.chunked_body(sock, line_of, on_end)
                 return nil, err
             end
         end
-        local piece, err, partial = sock:receive(size_max and min(size_max, left) or left)
+        local piece, err, partial = sock:receive(piece_size(size_max, left))
         if not piece then
             return failed(err, partial)
         end

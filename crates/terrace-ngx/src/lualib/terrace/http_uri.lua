@@ -56,14 +56,23 @@ function _M.split(uri, scheme_default)
 end
 
 
+local function percent_encoded(char)
+    return format("%%%02X", byte(char))
+end
+
+
 -- A request target without the bytes that would end it: blanks and control characters are percent-encoded.
 function _M.clean_target(target)
-    if not find(target, "[%c%s\127]") then
+    if not find(target, "[%c%s]") then
         return target
     end
-    return (gsub(target, "[%c%s\127]", function(char)
-        return format("%%%02X", byte(char))
-    end))
+    return (gsub(target, "[%c%s]", percent_encoded))
+end
+
+
+-- The encoded form of a decoded path.
+function _M.encode_path(path)
+    return (gsub(path, "[%c%s%%?#\128-\255]", percent_encoded))
 end
 
 
