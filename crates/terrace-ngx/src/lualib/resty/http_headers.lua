@@ -11,11 +11,26 @@ local rawset = rawset
 local setmetatable = setmetatable
 local type = type
 
+-- Folded forms are remembered; when there are this many the memory starts anew.
+local FOLDED_NAMES_MAX = 1000
+
 local _M = { _VERSION = "0.1.0" }
+
+local folded_names, folded_count = {}, 0
 
 
 local function fold(name)
-    return (gsub(lower(name), "_", "-"))
+    local folded = folded_names[name]
+    if folded then
+        return folded
+    end
+    folded = gsub(lower(name), "_", "-")
+    if folded_count >= FOLDED_NAMES_MAX then
+        folded_names, folded_count = {}, 0
+    end
+    folded_count = folded_count + 1
+    folded_names[name] = folded
+    return folded
 end
 
 
@@ -48,6 +63,23 @@ end
 -- An empty table of header fields.
 function _M.new()
     return setmetatable({}, { __index = index, __newindex = newindex, names = {} })
+end
+
+
+-- Adds a field as it arrives: the values of fields with one name become a list.
+function _M.add(headers, name, value)
+    local names = getmetatable(headers).names
+    local folded = fold(name)
+    local used = names[folded]
+    local present = used and rawget(headers, used)
+    if present == nil then
+        names[folded] = name
+        rawset(headers, name, value)
+    elseif type(present) == "table" then
+        present[#present + 1] = value
+    else
+        rawset(headers, used, { present, value })
+    end
 end
 
 

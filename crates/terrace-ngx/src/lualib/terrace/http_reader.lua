@@ -5,8 +5,10 @@
 
 local http_headers = require "resty.http_headers"
 
+local add_field = http_headers.add
 local byte = string.byte
 local find = string.find
+local gmatch = string.gmatch
 local lower = string.lower
 local match = string.match
 local min = math.min
@@ -47,18 +49,6 @@ function _M.lines(sock)
             return sub(line, 1, -2)
         end
         return line
-    end
-end
-
-
-local function add_field(headers, name, value)
-    local present = headers[name]
-    if present == nil then
-        headers[name] = value
-    elseif type(present) == "table" then
-        present[#present + 1] = value
-    else
-        headers[name] = { present, value }
     end
 end
 
@@ -120,8 +110,14 @@ function _M.has_token(value, token)
         end
         return false
     end
-    local list = "," .. lower(value) .. ","
-    for item in list:gmatch("[^,%s]+") do
+    value = lower(value)
+    if value == token then
+        return true
+    end
+    if not find(value, token, 1, true) then
+        return false
+    end
+    for item in gmatch(value, "[^,%s]+") do
         if item == token then
             return true
         end
