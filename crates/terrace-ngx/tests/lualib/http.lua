@@ -1,4 +1,5 @@
--- resty.http against this script itself: a request with the argument `serve` gets what it names, any other runs the test.
+-- resty.http against this script itself: a request with the argument `serve` gets what it names, any other runs the
+-- test.
 --
 -- Expected output:
 --   seed style 200 id=7 x y

@@ -39,7 +39,7 @@ show([[
 ]], { names = { "a", "b" } })
 show([[\{{literal}} \\{{v}} \{% x %}]], { v = "value" })
 show("{-raw-}{{raw}} {% raw %}{-raw-}")
-show("{-side-}side {{n}}{-side-}{% layout = [[page({*view*})[{*blocks.side*}]\n]] layout = layout:sub(1, -2) %}main", { n = 7 })
+show("{-side-}side {{n}}{-side-}{% layout = 'page({*view*})[{*blocks.side*}]' %}main", { n = 7 })
 
 local layout = template.new("outer({*view*})")
 local view = template.new("{% layout = 'inner({*view*})' %}{{word}}", layout)

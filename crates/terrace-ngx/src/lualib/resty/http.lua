@@ -1,10 +1,11 @@
 -- An HTTP client over cosockets under the name and interface that scripts know.
 --
--- This file owns the exchange: what state a connection is in, which response may be read now, and whether the connection
--- may be used again. Connecting is in resty.http_connect, the wire formats are in terrace.http_reader and http_writer.
+-- This file owns the exchange: what state a connection is in, which response may be read now, and whether the
+-- connection may be used again. Connecting is in resty.http_connect, the wire formats are in terrace.http_reader and
+-- http_writer.
 --
--- Invariant: a connection goes back to its pool only when every response on it has been read to its end and neither side
--- asked for it to be closed.
+-- Invariant: a connection goes back to its pool only when every response on it has been read to its end and neither
+-- side asked for it to be closed.
 
 local http_connect = require "resty.http_connect"
 local http_reader = require "terrace.http_reader"
@@ -472,7 +473,8 @@ local function split_params(self, uri, params)
 end
 
 
--- One whole exchange: connect, send, read everything, and keep the connection or close it. The response also has `body`.
+-- One whole exchange: connect, send, read everything, and keep the connection or close it. The response also has
+-- `body`.
 function _M.request_uri(self, uri, params)
     params = params or {}
     local options, request = split_params(self, uri, params)
@@ -503,8 +505,8 @@ function _M.request_uri(self, uri, params)
 end
 
 
--- A function that reads the client's request body in pieces (of `chunk_size` bytes unless told otherwise), from the given
--- socket or the request's own. Returns nil when there is no body, nil and an error when it cannot be read.
+-- A function that reads the client's request body in pieces (of `chunk_size` bytes unless told otherwise), from the
+-- given socket or the request's own. Returns nil when there is no body, nil and an error when it cannot be read.
 function _M.get_client_body_reader(_, chunk_size, sock)
     chunk_size = chunk_size or CLIENT_CHUNK_BYTES_DEFAULT
     if not sock then

@@ -114,7 +114,8 @@ local function open_socket(sock, options, host, port, pool)
 end
 
 
--- Connects a client's socket as its options say and notes the endpoint in the client. Returns true, or nil and an error.
+-- Connects a client's socket as its options say and notes the endpoint in the client. Returns true, or nil and an
+-- error.
 function _M.connect(client, options)
     local sock = client.sock
     local scheme, host, port = options.scheme, options.host, options.port

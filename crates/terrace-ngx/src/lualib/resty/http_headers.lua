@@ -1,7 +1,8 @@
--- A table of header fields whose names match in any case, and with "_" for "-". Iterating yields the names as first set.
+-- A table of header fields whose names match in any case, and with "_" for "-". Iterating yields the names as first
+-- set.
 --
--- The fields stand in the table itself, so exact names cost a plain lookup. Other spellings go through an index from the
--- folded name to the name in use, which hangs in the table's own metatable.
+-- The fields stand in the table itself, so exact names cost a plain lookup. Other spellings go through an index from
+-- the folded name to the name in use, which hangs in the table's own metatable.
 
 local getmetatable = getmetatable
 local gsub = string.gsub

@@ -62,9 +62,9 @@ local function number_option(opts, name, default)
 end
 
 
--- A lock object over the named shared dictionary, or nil and an error. Options, in seconds: exptime (30) is the longest
--- that a lock is held, timeout (5, at most exptime; 0: do not wait) the longest wait, step (0.001) the first sleep, which
--- grows by ratio (2) up to max_step (0.5).
+-- A lock object over the named shared dictionary, or nil and an error. Options, in seconds: exptime (30) is the
+-- longest that a lock is held, timeout (5, at most exptime; 0: do not wait) the longest wait, step (0.001) the first
+-- sleep, which grows by ratio (2) up to max_step (0.5).
 function _M.new(_, dict_name, opts)
     local dict = shared[dict_name]
     if not dict then
@@ -152,8 +152,8 @@ function _M.unlock(self)
 end
 
 
--- Lets the held lock last `exptime` seconds from now (default: the exptime of new). Returns true, or nil and "unlocked",
--- "not found" (it ran out, or another holds it) or the dictionary's error.
+-- Lets the held lock last `exptime` seconds from now (default: the exptime of new). Returns true, or nil and
+-- "unlocked", "not found" (it ran out, or another holds it) or the dictionary's error.
 function _M.expire(self, exptime)
     local held = self.held
     if not held.key then

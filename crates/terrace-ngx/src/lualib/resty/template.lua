@@ -129,8 +129,8 @@ local function is_inline(view)
 end
 
 
--- Where an instance's views live: a location for subrequests and a directory, both optional. The instance's own settings
--- come first, then the request's variables.
+-- Where an instance's views live: a location for subrequests and a directory, both optional. The instance's own
+-- settings come first, then the request's variables.
 local function places_of(template)
     local location, root = template.location, template.root
     if ngx and (location == nil or root == nil) then
@@ -190,8 +190,8 @@ local function load_view(template, view, plain)
 end
 
 
--- Names that a template does not define are looked up in its context, then in the template table, then globally. A false
--- counts as undefined, as it always has in these templates.
+-- Names that a template does not define are looked up in its context, then in the template table, then globally. A
+-- false counts as undefined, as it always has in these templates.
 local function lookup(environment, name)
     return rawget(environment, "context")[name] or rawget(environment, "template")[name] or globals[name]
 end
@@ -251,7 +251,8 @@ end
 local PLAIN, FILES = {}, {}
 
 -- The table and the key under which a view's rendering function is cached; nil when there is no table for it and none
--- may be made. Two servers may know different files by one name, so a file is cached for the places where it was sought.
+-- may be made. Two servers may know different files by one name, so a file is cached for the places where it was
+-- sought.
 local function cache_slot(template, view, cache_key, plain, may_grow)
     local cache = template.cache
     if cache_key then

@@ -25,8 +25,8 @@ local LENGTH_DIGITS_MAX = 15
 local _M = { _VERSION = "0.1.0" }
 
 
--- A function that reads one line (without its line break) of less than `limit` bytes. A reader made for one socket serves
--- all its lines: each line is taken as a piece of limited size, and then the end mark is consumed.
+-- A function that reads one line (without its line break) of less than `limit` bytes. A reader made for one socket
+-- serves all its lines: each line is taken as a piece of limited size, and then the end mark is consumed.
 function _M.lines(sock)
     local next_piece, err = sock:receiveuntil("\n")
     if not next_piece then
@@ -227,7 +227,8 @@ local function read_chunk_size(line_of)
 end
 
 
--- A chunked body: a piece is a chunk, or a part of one when the chunk is larger than the size. `on_end` gets the trailers.
+-- A chunked body: a piece is a chunk, or a part of one when the chunk is larger than the size. `on_end` gets the
+-- trailers.
 function _M.chunked_body(sock, line_of, on_end)
     local left, ended = 0, false
 

@@ -1,8 +1,8 @@
 -- Writes HTTP/1 requests to a cosocket.
 --
 -- A request's framing is decided here: a string or a list of strings goes out with its own length, whatever the caller
--- said; an iterator with the caller's Content-Length, which must then be met, or chunked. Nothing that a caller passes can
--- end a line early: names, values and the method are checked, blanks and control bytes in the target are encoded.
+-- said; an iterator with the caller's Content-Length, which must then be met, or chunked. Nothing that a caller passes
+-- can end a line early: names, values and the method are checked, blanks and control bytes in the target are encoded.
 
 local http_reader = require "terrace.http_reader"
 local http_uri = require "terrace.http_uri"
@@ -140,7 +140,8 @@ end
 
 
 -- Prepares a request over a connection (a table with scheme, host, port, and for plain proxying target_prefix and
--- proxy_authorization). Returns a table with head, framing, length, body, method, keepalive, expects; or nil and an error.
+-- proxy_authorization). Returns a table with head, framing, length, body, method, keepalive, expects; or nil and an
+-- error.
 function _M.prepare(connection, params)
     local method = params.method or "GET"
     if type(method) ~= "string" or not find(method, "^[^%s%c:]+$") then

@@ -4,9 +4,9 @@
 -- layout, blocks. It appends the rendered pieces to `___` and counts them in `___n`. Each statement stands on the line
 -- that its tag has in the view, so that an error names the view's line.
 --
--- A tag is one of {{ }} {* *} {% %} {( )} {[ ]} {# #} {-name-}; an opening tag without its end is plain text. Blanks right
--- before code and block tags are dropped, and so is one line break right after code, comment and block tags and right
--- before the closing tag of a block. The raw blocks lose only the line breaks that follow their tags.
+-- A tag is one of {{ }} {* *} {% %} {( )} {[ ]} {# #} {-name-}; an opening tag without its end is plain text. Blanks
+-- right before code and block tags are dropped, and so is one line break right after code, comment and block tags and
+-- right before the closing tag of a block. The raw blocks lose only the line breaks that follow their tags.
 
 local byte = string.byte
 local concat = table.concat
