@@ -1,9 +1,9 @@
 -- Both least-recently-used caches, through the same steps. A sleep of 20 ms lets an item expire.
 --
 -- Expected output:
---   resty.lrucache: 1 nil 7 | nil | a,c,d | 3/3 | nil stale 2 | 0 | size too small
+--   resty.lrucache: 1 nil 7 | nil | a,c,d | 3/3 | nil stale 2 | 0 | a cache must hold at least one item
 --   resty.lrucache: model holds
---   resty.lrucache.pureffi: 1 nil 7 | nil | a,c,d | 3/3 | nil stale 2 | 0 | size too small
+--   resty.lrucache.pureffi: 1 nil 7 | nil | a,c,d | 3/3 | nil stale 2 | 0 | a cache must hold at least one item
 --   resty.lrucache.pureffi: model holds
 
 -- A cache as plain as can be, to compare with: a list of { key, value }, most recently used first.

@@ -126,7 +126,7 @@ function _M.connect_proxy(self, proxy_uri, scheme, host, port, authorization)
         return nil, "invalid proxy uri"
     end
     if proxy_scheme ~= "http" then
-        return nil, "protocol " .. proxy_scheme .. " not supported for proxy connections"
+        return nil, "unsupported proxy scheme: " .. proxy_scheme
     end
     local ok, err = self:connect(proxy_host, proxy_port)
     if not ok then
@@ -339,7 +339,7 @@ local function send_request(self, params, pipelined)
         return nil, err
     end
     if pipelined and request.expects then
-        return nil, "Cannot pipeline request specifying Expect: 100-continue"
+        return nil, "a pipelined request cannot expect 100-continue"
     end
     self.unread = self.unread + 1
     local ok
@@ -569,7 +569,7 @@ end
 -- Answers the current client with a response.
 function _M.proxy_response(_, response, chunk_size)
     if not response then
-        ngx.log(ngx.ERR, "no response provided")
+        ngx.log(ngx.ERR, "nothing to answer with: no response")
         return
     end
     ngx.status = response.status

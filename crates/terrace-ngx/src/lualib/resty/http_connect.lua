@@ -67,7 +67,7 @@ function _M.open_tunnel(sock, host, port, authorization)
         return nil, status_err
     end
     if status < 200 or status > 299 then
-        return nil, "failed to establish a tunnel through a proxy: " .. status
+        return nil, "proxy refused the tunnel with status " .. status
     end
     return true
 end
@@ -93,7 +93,7 @@ local function handshake(sock, options, host)
     if options.ssl_client_cert then
         local ok, err = sock:setclientcert(options.ssl_client_cert, options.ssl_client_priv_key)
         if not ok then
-            return nil, "could not set client certificate: " .. tostring(err)
+            return nil, "client certificate refused: " .. tostring(err)
         end
     end
     local name = options.ssl_server_name

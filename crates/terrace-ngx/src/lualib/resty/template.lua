@@ -36,7 +36,7 @@ local PATH_BYTES_MAX = 4096
 local CACHE_ENTRIES_MAX = 10000
 local OUTPUT_PARTS_EXPECTED = 32
 
-local HTML_ENTITIES = {
+local MARKUP_REFERENCES = {
     ["&"] = "&amp;",
     ["<"] = "&lt;",
     [">"] = "&gt;",
@@ -44,12 +44,12 @@ local HTML_ENTITIES = {
     ["'"] = "&#39;",
     ["/"] = "&#47;",
 }
-local CODE_ENTITIES = {
+local MARKUP_AND_BRACE_REFERENCES = {
     ["{"] = "&#123;",
     ["}"] = "&#125;",
 }
-for char, entity in next, HTML_ENTITIES do
-    CODE_ENTITIES[char] = entity
+for char, entity in next, MARKUP_REFERENCES do
+    MARKUP_AND_BRACE_REFERENCES[char] = entity
 end
 
 -- The phases in which a view can be fetched by subrequest.
@@ -78,12 +78,12 @@ local function escape(value, code)
         return output(value)
     end
     if code then
-        return (gsub(value, "[\"'<>&/{}]", CODE_ENTITIES))
+        return (gsub(value, "[\"'<>&/{}]", MARKUP_AND_BRACE_REFERENCES))
     end
     if not find(value, "[\"'<>&/]") then
         return value
     end
-    return (gsub(value, "[\"'<>&/]", HTML_ENTITIES))
+    return (gsub(value, "[\"'<>&/]", MARKUP_REFERENCES))
 end
 
 
@@ -323,7 +323,7 @@ local function install_compiler(template)
     -- The rendering function of a view and whether it came from the cache. The key "no-cache" avoids the cache.
     function template.compile_unsafe(view, cache_key, plain)
         if type(view) ~= "string" then
-            error("view was not provided for template.compile(view, cache_key, plain)", 0)
+            error("a view must be a string", 0)
         end
         if cache_key == "no-cache" then
             return renderer(template, load_chunk(template, view, plain)), false

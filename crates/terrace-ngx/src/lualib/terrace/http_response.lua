@@ -10,7 +10,7 @@ local _M = { _VERSION = "0.1.0" }
 function _M.read_body(self)
     local reader = self.body_reader
     if not reader then
-        return nil, "no body to be read"
+        return nil, "response has no body reader"
     end
     local first, err, partial = reader()
     if not first then

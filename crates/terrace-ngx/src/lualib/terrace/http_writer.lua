@@ -98,7 +98,7 @@ local function framing_of(params, method, version, given)
         return "sized", length
     end
     if version < 1.1 then
-        return nil, "Request body is a function but a length or chunked encoding is not specified"
+        return nil, "an iterated body needs a Content-Length in HTTP/1.0"
     end
     return "chunked"
 end

@@ -82,10 +82,10 @@ function _M.class(index)
     -- A cache of at most `slots_max` items, or nil and an error.
     function class.new(slots_max, load_factor)
         if type(slots_max) ~= "number" or slots_max < 1 then
-            return nil, "size too small"
+            return nil, "a cache must hold at least one item"
         end
         if slots_max > SLOTS_MAX then
-            return nil, "size too large"
+            return nil, "too many items"
         end
         slots_max = slots_max - slots_max % 1
         local self = {

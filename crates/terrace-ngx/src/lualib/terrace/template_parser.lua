@@ -32,7 +32,8 @@ local _M = { _VERSION = "0.1.0" }
 local PROLOGUE = "return function(context,template,___,___escape,___output,___include,___concat)"
     .. "local ___n,blocks,layout=0,context.blocks or {};"
 local INCLUDE = "local function include(v,c) return ___include(v,c or context) end;"
-local ECHO = "local function echo(...) for i=1,select('#',...) do ___n=___n+1;___[___n]=___output((select(i,...))) end end;"
+local ECHO = "local function echo(...) for i=1,select('#',...) do "
+    .. "___n=___n+1;___[___n]=___output((select(i,...))) end end;"
 local EPILOGUE = " return layout,blocks end"
 
 local CLOSERS = {
