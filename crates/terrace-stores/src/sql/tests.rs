@@ -204,6 +204,23 @@ async fn a_replaced_database_is_read_anew() {
 }
 
 #[tokio::test]
+async fn changes_of_a_writer_are_seen_whatever_its_journal() {
+    for journal in ["DELETE", "WAL"] {
+        let rig = Rig::new("SELECT name FROM products WHERE id = 1", |_| ()).await;
+        let writer = SqliteConnectOptions::new().filename(rig.path());
+        let mut writer = writer.connect().await.expect("the database opens");
+        for name in ["first", "second"] {
+            let change =
+                format!("PRAGMA journal_mode = {journal}; UPDATE products SET name = '{name}' WHERE id = 1");
+            sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut writer).await.expect("good SQL");
+            assert_eq!(rig.load(&[]).await, found(&format!(r#"{{"name":"{name}"}}"#)), "{journal}");
+        }
+        writer.close().await.expect("the database closes");
+        assert_eq!(rig.load(&[]).await, found(r#"{"name":"second"}"#), "{journal}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_database_fails_and_recovers_when_it_is_restored_in_place() {
     let rig = Rig::new(BY_ID, |_| ()).await;
     let before = rig.product("1").await;
