@@ -1,0 +1,325 @@
+//! The request's body: read on demand, kept in memory up to `client_body_buffer_size`, beyond it in a temporary
+//! file; discarded where nobody wants it.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use terrace_base::log::Level;
+use terrace_http1::{BodyDecoder, Framing};
+
+use crate::Request;
+use crate::connection::Client;
+use crate::phase::Step;
+
+/// A body that was discarded may take at most this long to read, per read (`lingering_timeout`).
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Where a body is.
+#[derive(Debug, Default)]
+pub enum Stored {
+    /// There is none.
+    #[default]
+    Empty,
+    /// In memory.
+    Memory(Vec<u8>),
+    /// In a temporary file.
+    File(BodyFile),
+}
+
+/// A temporary file, removed when the request ends.
+#[derive(Debug)]
+pub struct BodyFile {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    keep: bool,
+}
+
+impl BodyFile {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file stays when the request ends (`client_body_in_file_only on`).
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// The whole content.
+    pub fn read_all(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.file.rewind()?;
+        self.file.read_to_end(&mut out)?;
+        Ok(out)
+    }
+}
+
+impl Drop for BodyFile {
+    fn drop(&mut self) {
+        if !self.keep {
+            // The file may be gone already; nothing depends on it any more.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The body of one request.
+#[derive(Debug)]
+pub struct RequestBody {
+    decoder: RefCell<BodyDecoder>,
+    framing: Framing,
+    expect_continue: Cell<bool>,
+    is_read: Cell<bool>,
+    stored: RefCell<Stored>,
+}
+
+impl RequestBody {
+    /// A body still on the wire.
+    pub fn new(framing: Framing, expect_continue: bool) -> RequestBody {
+        RequestBody {
+            decoder: RefCell::new(BodyDecoder::new(framing)),
+            framing,
+            expect_continue: Cell::new(expect_continue),
+            is_read: Cell::new(false),
+            stored: RefCell::default(),
+        }
+    }
+
+    /// No body.
+    pub fn empty() -> RequestBody {
+        RequestBody::new(Framing::None, false)
+    }
+
+    /// The framing as sent.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the body was read (or there is none and it was asked for).
+    pub fn is_read(&self) -> bool {
+        self.is_read.get()
+    }
+
+    /// The body, once read.
+    pub fn stored(&self) -> &RefCell<Stored> {
+        &self.stored
+    }
+
+    /// Puts another body in its place.
+    pub fn replace(&self, stored: Stored) {
+        self.is_read.set(true);
+        self.stored.replace(stored);
+    }
+
+    /// The length of what is stored.
+    pub fn len(&self) -> u64 {
+        match &*self.stored.borrow() {
+            Stored::Empty => 0,
+            Stored::Memory(m) => m.len() as u64,
+            Stored::File(f) => f.len,
+        }
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn is_on_wire(&self) -> bool {
+        !self.decoder.borrow().is_finished()
+    }
+}
+
+/// Names of temporary files.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+impl Request {
+    /// Reads the body whole. The error is a status to answer with: 400, 408, 413, 500, or 499 when the client left.
+    pub fn read_body(self: &Rc<Self>) -> Step<Result<(), u16>> {
+        if self.body.is_read() || !self.body.is_on_wire() {
+            self.body.is_read.set(true);
+            return Step::Ready(Ok(()));
+        }
+        let Some(client) = self.client.clone() else {
+            return Step::Ready(Ok(()));
+        };
+        let mut sink = Sink::new(self);
+        match self.take_buffered(&client, &mut sink) {
+            Ok(true) => {
+                self.body_read(sink);
+                Step::Ready(Ok(()))
+            }
+            Err(status) => Step::Ready(Err(status)),
+            Ok(false) => {
+                let r = Rc::clone(self);
+                Step::wait(async move { r.read_rest(&client, sink).await })
+            }
+        }
+    }
+
+    async fn read_rest(&self, client: &Client, mut sink: Sink) -> Result<(), u16> {
+        if self.body.expect_continue.replace(false) && !self.output.is_started() {
+            client.out().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            client.flush().await.map_err(|_| crate::status::CLIENT_CLOSED)?;
+        }
+        loop {
+            self.read_more(client).await?;
+            if self.take_buffered(client, &mut sink)? {
+                self.body_read(sink);
+                return Ok(());
+            }
+        }
+    }
+
+    fn body_read(&self, sink: Sink) {
+        self.body.stored.replace(sink.stored);
+        self.body.is_read.set(true);
+    }
+
+    /// Waits for more bytes of the body. They land in the client's input buffer.
+    async fn read_more(&self, client: &Client) -> Result<(), u16> {
+        match client.read_more(self.location().core.client_body_timeout_ms).await {
+            Ok(0) => {
+                self.log(Level::Info, format_args!("client prematurely closed connection"));
+                Err(crate::status::CLIENT_CLOSED)
+            }
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
+                Err(408)
+            }
+            Err(_) => Err(crate::status::CLIENT_CLOSED),
+        }
+    }
+
+    /// Decodes what the connection has buffered. True when the body is complete.
+    fn take_buffered(&self, client: &Client, sink: &mut Sink) -> Result<bool, u16> {
+        let mut input = client.input();
+        let mut decoder = self.body.decoder.borrow_mut();
+        let limit = self.location().core.client_max_body_bytes;
+        let mut at = 0;
+        let result = loop {
+            let decoded = match decoder.decode(&input[at..]) {
+                Ok(d) => d,
+                Err(e) => {
+                    self.log(Level::Info, format_args!("client sent invalid body: {e}"));
+                    break Err(400);
+                }
+            };
+            if limit > 0 && decoder.total_bytes() > limit {
+                self.log(Level::Error, format_args!("client intended to send too large chunked body"));
+                break Err(413);
+            }
+            if let Err(e) = sink.write(&input[at..][decoded.data.clone()]) {
+                self.log(Level::Crit, format_args!("writing the request body failed: {e}"));
+                break Err(500);
+            }
+            at += decoded.consumed;
+            if decoded.finished || decoded.consumed == 0 {
+                break Ok(decoded.finished);
+            }
+        };
+        input.drain(..at);
+        if result.is_err() {
+            self.keep_alive.set(false);
+        }
+        result
+    }
+
+    /// Reads and drops what is left of the body, so that the connection can carry another request. False when the
+    /// connection must be closed instead.
+    pub(crate) async fn discard_body(&self) -> bool {
+        let Some(client) = self.client.as_ref().filter(|_| self.body.is_on_wire()) else {
+            return true;
+        };
+        // A client that waits for a 100 will not send the body of a request that has its answer.
+        if self.body.expect_continue.get() {
+            return false;
+        }
+        let mut sink = Sink::nowhere();
+        loop {
+            match self.take_buffered(client, &mut sink) {
+                Ok(true) => return true,
+                Err(_) => return false,
+                Ok(false) => {}
+            }
+            if client.read_more(self.location().core.lingering_timeout_ms).await.unwrap_or(0) == 0 {
+                return false;
+            }
+        }
+    }
+}
+
+/// Takes the decoded bytes.
+struct Sink {
+    stored: Stored,
+    memory_max: usize,
+    directory: Option<PathBuf>,
+}
+
+impl Sink {
+    fn new(r: &Request) -> Sink {
+        let core = &r.location().core;
+        let memory_max = if core.client_body_in_file_only { 0 } else { core.client_body_buffer_bytes };
+        Sink { stored: Stored::Empty, memory_max, directory: Some(core.client_body_temp_path.clone()) }
+    }
+
+    fn nowhere() -> Sink {
+        Sink { stored: Stored::Empty, memory_max: 0, directory: None }
+    }
+
+    fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
+        let Some(directory) = self.directory.as_deref().filter(|_| !data.is_empty()) else {
+            return Ok(());
+        };
+        let held = match &self.stored {
+            Stored::Empty => 0,
+            Stored::Memory(m) => m.len(),
+            Stored::File(_) => 0,
+        };
+        if !matches!(self.stored, Stored::File(_)) && held + data.len() > self.memory_max {
+            self.spill(&directory.to_path_buf())?;
+        }
+        match &mut self.stored {
+            Stored::File(f) => {
+                f.file.write_all(data)?;
+                f.len += data.len() as u64;
+            }
+            Stored::Memory(m) => m.extend_from_slice(data),
+            Stored::Empty => self.stored = Stored::Memory(data.to_vec()),
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self, directory: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{}-{number:010}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let mut len = 0;
+        if let Stored::Memory(m) = std::mem::take(&mut self.stored) {
+            file.write_all(&m)?;
+            len = m.len() as u64;
+        }
+        self.stored = Stored::File(BodyFile { file, path, len, keep: self.memory_max == 0 });
+        Ok(())
+    }
+}
+
+/// The size of one read of a body.
+pub(crate) const READ_BYTES: usize = PIECE_BYTES;

@@ -1,0 +1,486 @@
+//! A client's connection: reads heads, runs requests one after the other, writes what they leave in the buffer,
+//! and closes so that the client gets the last response whole.
+//!
+//! An idle connection holds no read buffer. When its worker drains, it goes to the next generation.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use terrace_base::clock;
+use terrace_base::log::Level;
+use terrace_http1::{Progress, RequestError, RequestHead};
+use terrace_net::{Address, Stream, Timer};
+
+use crate::core::server_conf::CoreServer;
+use crate::generation::{Listen, ServerIndex};
+use crate::worker::{Handover, Worker};
+use crate::{Request, engine, special};
+
+/// A connection.
+pub struct Client {
+    /// Its number in logs (`$connection`).
+    pub number: u64,
+    /// Its worker.
+    pub worker: Rc<Worker>,
+    /// The stream.
+    pub stream: Stream,
+    /// The other end.
+    pub peer: Address,
+    /// Which of the generation's addresses it was accepted on.
+    pub listen: usize,
+    /// Requests so far (`$connection_requests`).
+    pub requests: Cell<u32>,
+    /// When it was accepted, monotonic ms (`$connection_time`).
+    pub accepted_ms: u64,
+    out: RefCell<Vec<u8>>,
+    written: Cell<usize>,
+    sent_bytes: Cell<u64>,
+    input: RefCell<Vec<u8>>,
+    gone: Cell<bool>,
+    idle_waker: RefCell<Option<Waker>>,
+    timer: RefCell<Timer>,
+}
+
+/// An output buffer that grew beyond this is not kept for the next request.
+const OUT_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// `postpone_output`: less than this waits for more.
+const POSTPONE_BYTES: usize = 1460;
+
+impl Client {
+    /// The address it was accepted on.
+    pub fn listen(&self) -> &Listen {
+        &self.worker.generation.listens[self.listen]
+    }
+
+    /// Bytes on their way to the client.
+    pub fn out(&self) -> RefMut<'_, Vec<u8>> {
+        self.out.borrow_mut()
+    }
+
+    /// Bytes read and not used yet.
+    pub fn input(&self) -> RefMut<'_, Vec<u8>> {
+        self.input.borrow_mut()
+    }
+
+    /// How many bytes wait to be written.
+    pub fn unsent(&self) -> usize {
+        self.out.borrow().len() - self.written.get()
+    }
+
+    /// Bytes written so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Whether writing has failed.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Whether the client has closed its side.
+    pub fn has_left(&self) -> bool {
+        self.gone.get() || (self.input.borrow().is_empty() && self.stream.is_closed_by_peer())
+    }
+
+    pub(crate) fn wake_idle(&self) {
+        if let Some(w) = self.idle_waker.borrow_mut().take() {
+            w.wake();
+        }
+    }
+
+    /// Writes what the kernel takes now. True when nothing is left.
+    pub fn write_pending(&self) -> bool {
+        let mut out = self.out.borrow_mut();
+        while self.written.get() < out.len() && !self.gone.get() {
+            match self.stream.try_write(&out[self.written.get()..]) {
+                Ok(n) => {
+                    self.written.set(self.written.get() + n);
+                    self.sent_bytes.set(self.sent_bytes.get() + n as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.gone.set(true),
+            }
+        }
+        let done = self.written.get() >= out.len() || self.gone.get();
+        if done {
+            out.clear();
+            self.written.set(0);
+            if out.capacity() > OUT_KEPT_BYTES_MAX {
+                *out = Vec::new();
+            }
+        }
+        done
+    }
+
+    /// Writes if enough has collected. False once the client is gone.
+    pub(crate) fn write_if_large(&self) -> bool {
+        if self.unsent() >= POSTPONE_BYTES {
+            self.write_pending();
+        }
+        !self.gone.get()
+    }
+
+    /// Writes on as the socket takes it; ready when nothing is left.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.write_pending() {
+                let gone = self.gone.get();
+                return Poll::Ready(if gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) });
+            }
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => {
+                    self.gone.set(true);
+                    return Poll::Ready(Err(e));
+                }
+            }
+        }
+    }
+
+    /// Writes everything, each write within `send_timeout`.
+    pub async fn flush(&self) -> io::Result<()> {
+        if self.write_pending() && !self.gone.get() {
+            return Ok(());
+        }
+        let timeout_ms = self.send_timeout_ms();
+        let (mut sent, mut deadline) = (self.sent_bytes.get(), clock::monotonic_ms() + timeout_ms);
+        let mut timer = Timer::new();
+        poll_fn(|cx| {
+            if let Poll::Ready(r) = self.poll_flush(cx) {
+                return Poll::Ready(r);
+            }
+            if self.sent_bytes.get() != sent {
+                sent = self.sent_bytes.get();
+                deadline = clock::monotonic_ms() + timeout_ms;
+            }
+            timer.poll_expired(cx, deadline).map(|()| {
+                self.gone.set(true);
+                Err(io::ErrorKind::TimedOut.into())
+            })
+        })
+        .await
+    }
+
+    fn send_timeout_ms(&self) -> u64 {
+        let generation = &self.worker.generation;
+        let server = generation.server(self.listen().names.default_server());
+        generation.location(server.root).core.send_timeout_ms
+    }
+
+    /// Reads more into [`Client::input`]; 0 at the end of the stream.
+    pub async fn read_more(&self, timeout_ms: u64) -> io::Result<usize> {
+        let deadline = clock::monotonic_ms() + timeout_ms;
+        let mut timer = self.timer.take();
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(r) = self.poll_read_input(cx) {
+                return Poll::Ready(r);
+            }
+            // What was said so far may be what the client waits for.
+            let _ = self.poll_flush(cx);
+            timer.poll_expired(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await;
+        self.timer.replace(timer);
+        result
+    }
+
+    fn poll_read_input(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(r) => r?,
+            }
+            let mut input = self.input.borrow_mut();
+            let start = input.len();
+            input.resize(start + crate::body::READ_BYTES, 0);
+            let got = self.stream.try_read(&mut input[start..]);
+            input.truncate(start + got.as_ref().copied().unwrap_or(0));
+            match got {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Runs `work` while writing what it leaves in the buffer beyond [`POSTPONE_BYTES`].
+    async fn with_output<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let polled = work.as_mut().poll(cx);
+            if polled.is_pending() && self.unsent() >= POSTPONE_BYTES {
+                let _ = self.poll_flush(cx);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+/// A head and the buffer it stands in, of which it takes this many bytes.
+struct Head {
+    buf: Vec<u8>,
+    len: usize,
+    head: RequestHead,
+}
+
+/// Why no head came.
+enum NoHead {
+    /// Close without a word: the client closed, timed out, or the connection idled too long.
+    Close,
+    /// The worker drains and nothing of a next request was read.
+    Drain,
+    /// Answer with this status and close.
+    Refused(RequestError, Vec<u8>),
+}
+
+/// Serves one connection to its end. `number` and `requests` are those of a connection that was handed over.
+pub async fn serve(
+    worker: Rc<Worker>,
+    stream: Stream,
+    peer: Address,
+    listen: usize,
+    number: u64,
+    requests: u32,
+) {
+    let client = Rc::new(Client {
+        number,
+        worker,
+        stream,
+        peer,
+        listen,
+        requests: Cell::new(requests),
+        accepted_ms: clock::monotonic_ms(),
+        out: RefCell::default(),
+        written: Cell::new(0),
+        sent_bytes: Cell::new(0),
+        input: RefCell::default(),
+        gone: Cell::new(false),
+        idle_waker: RefCell::new(None),
+        timer: RefCell::new(Timer::new()),
+    });
+    client.worker.enter(&client);
+    let handover = run(&client).await;
+    client.worker.leave(&client);
+    if handover {
+        hand_over(client);
+    }
+}
+
+/// Serves requests. True when the connection should go to the next generation.
+async fn run(client: &Rc<Client>) -> bool {
+    loop {
+        let head = match read_head(client).await {
+            Ok(h) => h,
+            Err(NoHead::Close) => return false,
+            Err(NoHead::Drain) => return true,
+            Err(NoHead::Refused(error, buf)) => {
+                refuse(client, &error, buf).await;
+                close(client).await;
+                return false;
+            }
+        };
+        client.requests.set(client.requests.get() + 1);
+        let keep = serve_request(client, head).await;
+        if !keep {
+            close(client).await;
+            return false;
+        }
+        if client.worker.is_draining() && client.input.borrow().is_empty() {
+            return true;
+        }
+    }
+}
+
+async fn serve_request(client: &Rc<Client>, head: Head) -> bool {
+    let r = match make_request(client, head) {
+        Ok(r) => r,
+        Err((error, buf)) => {
+            refuse(client, &error, buf).await;
+            return false;
+        }
+    };
+    let core = &r.location().core;
+    let max = core.keepalive_requests;
+    if core.keepalive_timeout_ms == 0 || client.requests.get() >= max {
+        r.keep_alive.set(false);
+    }
+    client.with_output(engine::serve(&r)).await;
+    let keep = r.keep_alive.get() && r.discard_body().await && r.keep_alive.get();
+    let flushed = client.flush().await.is_ok();
+    if let Some(mut r) = Rc::into_inner(r) {
+        client.worker.give_buffer(r.headers_in.take_buffer());
+    }
+    keep && flushed
+}
+
+fn make_request(client: &Rc<Client>, head: Head) -> Result<Rc<Request>, (RequestError, Vec<u8>)> {
+    let Head { buf, len, head } = head;
+    let names = &client.listen().names;
+    let mut pattern = None;
+    let server = if names.is_single() {
+        names.default_server()
+    } else {
+        let host = head.host.map_or(&b""[..], |h| h.of(&buf));
+        let (server, found) =
+            if head.host_has_upper { names.find(&host.to_ascii_lowercase()) } else { names.find(host) };
+        pattern = found;
+        server
+    };
+    let merge = client.worker.generation.server(server).core.merge_slashes;
+    let mut normal = Vec::new();
+    let uri = match head.uri(&buf, merge, &mut normal) {
+        Ok(parts) => match parts.path {
+            terrace_http1::uri::Path::AsSent(_) => None,
+            terrace_http1::uri::Path::Rewritten => Some(normal.into()),
+        },
+        Err(_) => return Err((RequestError::InvalidRequest, buf)),
+    };
+    let r = Request::from_head(Rc::clone(client), server, buf, len, head, uri);
+    if let Some(p) = pattern {
+        let host = r.host().to_ascii_lowercase();
+        r.match_regex(&p.regex, &p.names, &host);
+    }
+    Ok(r)
+}
+
+/// Waits for a request's first byte, then reads its head.
+async fn read_head(client: &Rc<Client>) -> Result<Head, NoHead> {
+    let server = default_server(client);
+    let mut head = RequestHead::default();
+    let mut buf = client.worker.take_buffer();
+    let mut filled = {
+        let mut input = client.input.borrow_mut();
+        let n = input.len();
+        if buf.len() < n {
+            buf.resize(n, 0);
+        }
+        buf[..n].copy_from_slice(&input);
+        *input = Vec::new();
+        n
+    };
+    let mut deadline = clock::monotonic_ms() + server.client_header_timeout_ms;
+    if filled == 0 {
+        client.worker.give_buffer(buf);
+        await_request(client).await?;
+        deadline = clock::monotonic_ms() + server.client_header_timeout_ms;
+        buf = client.worker.take_buffer();
+    }
+    let limits = &server.head_limits;
+    loop {
+        match head.parse(&buf[..filled], limits) {
+            Ok(Progress::Complete { head_len }) => {
+                if filled > head_len {
+                    client.input.borrow_mut().extend_from_slice(&buf[head_len..filled]);
+                }
+                return Ok(Head { buf, len: head_len, head });
+            }
+            Ok(Progress::Partial) => {}
+            Err(e) => {
+                buf.truncate(filled);
+                return Err(NoHead::Refused(e, buf));
+            }
+        }
+        if filled == buf.len() {
+            let grown = (buf.len() * 2).min(limits.head_bytes_max() + buf.len());
+            buf.resize(grown, 0);
+        }
+        match read_into(client, &mut buf[filled..], deadline).await {
+            Ok(0) | Err(_) => return Err(NoHead::Close),
+            Ok(n) => filled += n,
+        }
+    }
+}
+
+async fn read_into(client: &Client, buf: &mut [u8], deadline: u64) -> io::Result<usize> {
+    match client.stream.try_read(buf) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        other => return other,
+    }
+    let mut timer = client.timer.take();
+    let result = poll_fn(|cx| match client.stream.poll_read(cx, buf) {
+        Poll::Ready(r) => Poll::Ready(r),
+        Poll::Pending => {
+            timer.poll_expired(cx, deadline).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
+        }
+    })
+    .await;
+    client.timer.replace(timer);
+    result
+}
+
+/// Waits, without a buffer, until a request begins.
+async fn await_request(client: &Client) -> Result<(), NoHead> {
+    let idle_ms = match client.requests.get() {
+        0 => default_server(client).client_header_timeout_ms,
+        _ => default_location(client).keepalive_timeout_ms,
+    };
+    let deadline = clock::monotonic_ms() + idle_ms;
+    poll_fn(|cx| {
+        if let Poll::Ready(r) = client.stream.poll_read_ready(cx) {
+            return Poll::Ready(r.map_err(|_| NoHead::Close));
+        }
+        if client.worker.is_draining() {
+            return Poll::Ready(Err(NoHead::Drain));
+        }
+        let mut waker = client.idle_waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        client.timer.borrow_mut().poll_expired(cx, deadline).map(|()| Err(NoHead::Close))
+    })
+    .await
+}
+
+fn default_server(client: &Client) -> &CoreServer {
+    &client.worker.generation.server(client.listen().names.default_server()).core
+}
+
+fn default_location(client: &Client) -> &crate::core::location_conf::CoreLocation {
+    let generation = &client.worker.generation;
+    &generation.location(generation.server(client.listen().names.default_server()).root).core
+}
+
+/// Answers a head that is no request.
+async fn refuse(client: &Rc<Client>, error: &RequestError, buf: Vec<u8>) {
+    let server: ServerIndex = client.listen().names.default_server();
+    let line = error.log_line(&buf);
+    let r = Request::refused(Rc::clone(client), server, buf);
+    r.log(Level::Info, format_args!("{line} while reading client request"));
+    special::respond(&r, error.status()).await;
+    engine::end(&r).await;
+    // The client may be gone; the connection is closed in any case.
+    let _ = client.flush().await;
+}
+
+/// Half-closes and reads on for a while, so that the last response is not lost to a reset.
+async fn close(client: &Rc<Client>) {
+    if client.is_gone() || client.stream.shutdown_write().is_err() {
+        return;
+    }
+    let core = default_location(client);
+    let (each, until) = (core.lingering_timeout_ms, clock::monotonic_ms() + core.lingering_time_ms);
+    while clock::monotonic_ms() < until {
+        client.input.borrow_mut().clear();
+        if client.read_more(each).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+}
+
+/// Gives the connection to the next generation, or closes it.
+fn hand_over(client: Rc<Client>) {
+    let listen = client.listen().address.clone();
+    let worker = Rc::clone(&client.worker);
+    // Timers and wakers of this worker are dropped with the rest of the client.
+    let Some(client) = Rc::into_inner(client) else { return };
+    let (peer, number, requests) = (client.peer, client.number, client.requests.get());
+    if let Ok(stream) = client.stream.detach() {
+        // Nobody to take it: dropping it closes it.
+        let _ = worker.hand_over(Handover { stream, peer, listen, number, requests });
+    }
+}

@@ -1,0 +1,88 @@
+//! `error_log file level;`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use terrace_base::log::{ErrorLog, Level, LogFile, Sink};
+use terrace_conf::{ConfError, Node, Position};
+
+use crate::Builder;
+use crate::conf::slots::{Merge, MergeContext};
+
+#[derive(Debug, Clone)]
+struct Row {
+    path: Option<PathBuf>,
+    level: Level,
+    at: Position,
+}
+
+/// The error logs of a block; a block that has any does not inherit.
+#[derive(Debug, Default)]
+pub struct ErrorLogConf {
+    rows: Vec<Row>,
+    opened: Option<Arc<ErrorLog>>,
+}
+
+/// Where errors go that no directive sends anywhere (nginx's compiled-in path), under the prefix.
+pub const DEFAULT_PATH: &str = "logs/error.log";
+
+impl Merge for ErrorLogConf {
+    fn merge(&mut self, parent: &Self, _: MergeContext) {
+        if self.rows.is_empty() {
+            self.rows.clone_from(&parent.rows);
+            self.opened.clone_from(&parent.opened);
+        }
+    }
+}
+
+impl ErrorLogConf {
+    /// Opens the main log; without any directive nginx's default.
+    pub(crate) fn open_main(&mut self, b: &Builder) -> Result<Arc<ErrorLog>, ConfError> {
+        if self.rows.is_empty() {
+            let path = b.error_log_override().unwrap_or_else(|| b.full_path(DEFAULT_PATH));
+            let at = Position { file: "default".into(), line: 0 };
+            self.rows.push(Row { path: Some(path), level: Level::Error, at });
+        }
+        self.open(b)
+    }
+
+    /// Opens what is not open yet.
+    pub(crate) fn open(&mut self, _b: &Builder) -> Result<Arc<ErrorLog>, ConfError> {
+        if let Some(log) = &self.opened {
+            return Ok(Arc::clone(log));
+        }
+        let mut sinks = Vec::new();
+        for row in &self.rows {
+            let file = match &row.path {
+                None => LogFile::stderr(),
+                Some(path) => LogFile::open(path).map_err(|e| {
+                    let os = terrace_base::OsError(&e);
+                    ConfError::at(&row.at, format!("open() \"{}\" failed {os}", path.display()))
+                })?,
+            };
+            sinks.push(Sink { file, level: row.level });
+        }
+        let log = Arc::new(ErrorLog::new(sinks));
+        self.opened = Some(Arc::clone(&log));
+        Ok(log)
+    }
+}
+
+/// Reads the directive.
+pub fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let level = match node.args.get(1) {
+        None => Level::Error,
+        Some(arg) => {
+            Level::parse(&arg.value).ok_or_else(|| arg.error(format!("invalid log level \"{arg}\"")))?
+        }
+    };
+    let path = match node.text(0)? {
+        "stderr" => None,
+        other if other.starts_with("syslog:") || other.starts_with("memory:") => {
+            return Err(node.error(format!("error_log to \"{other}\" is known but not carried out yet")));
+        }
+        other => Some(b.full_path(other)),
+    };
+    b.conf::<ErrorLogConf>().rows.push(Row { path, level, at: node.at.clone() });
+    Ok(())
+}

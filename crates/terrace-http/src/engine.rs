@@ -1,0 +1,267 @@
+//! Runs a request through its phases.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use terrace_base::log::Level;
+use terrace_http1::Framing;
+
+use crate::location_tree::Found;
+use crate::phase::{Outcome, Phase, Step};
+use crate::request::{Entry, REDIRECTS_MAX};
+use crate::{Request, special, status};
+
+/// What running the phases came to.
+enum End {
+    /// The response is made.
+    Done,
+    /// Make the response of this status.
+    Status(u16),
+}
+
+/// Serves a request from its first phase to its log line.
+pub async fn serve(r: &Rc<Request>) {
+    run(r).await;
+    end(r).await;
+}
+
+/// Serves a request or subrequest up to the last byte of its response.
+pub async fn run(r: &Rc<Request>) {
+    loop {
+        match phases(r).await {
+            End::Done => break,
+            End::Status(s) => {
+                if s == status::CLOSE || s == status::CLIENT_CLOSED {
+                    r.headers_out.status.set(s);
+                    r.keep_alive.set(false);
+                    return;
+                }
+                if !special::respond(r, s).await {
+                    break;
+                }
+            }
+        }
+    }
+    if r.output.is_started() {
+        r.finish().get().await;
+    }
+}
+
+/// The log phase.
+pub async fn end(r: &Rc<Request>) {
+    let mut i = 0;
+    while let Some(h) = r.location().handlers(Phase::Log).get(i) {
+        if let Step::Wait(f) = h.handler.handle(r) {
+            f.await;
+        }
+        i += 1;
+    }
+}
+
+/// Runs the phases from the request's entry on, following redirects within the server.
+async fn phases(r: &Rc<Request>) -> End {
+    loop {
+        if r.redirects.get() > REDIRECTS_MAX {
+            let uri = String::from_utf8_lossy(&r.uri()).into_owned();
+            r.log(
+                Level::Error,
+                format_args!(
+                    "rewrite or internal redirection cycle while internally redirecting to \"{uri}\""
+                ),
+            );
+            return End::Status(status::INTERNAL);
+        }
+        match pass(r).await {
+            Outcome::Redirected => {}
+            Outcome::Status(s) => return End::Status(s),
+            Outcome::Done | Outcome::Satisfied | Outcome::Declined => return End::Done,
+        }
+    }
+}
+
+/// One pass from the entry to the response or the next redirect.
+async fn pass(r: &Rc<Request>) -> Outcome {
+    if let Some(o) = locate(r).await {
+        return o;
+    }
+    if let Some(o) = check_location(r) {
+        return o;
+    }
+    for phase in [Phase::Preaccess, Phase::Access, Phase::Precontent] {
+        let outcome = if phase == Phase::Access { access(r).await } else { run_phase(r, phase).await };
+        if outcome != Outcome::Declined {
+            return outcome;
+        }
+    }
+    content(r).await
+}
+
+/// Server rewrite, find location, rewrite, and again while `rewrite` changes the URI. `None` goes on.
+async fn locate(r: &Rc<Request>) -> Option<Outcome> {
+    let entry = r.entry();
+    r.set_entry(Entry::Server);
+    if let Entry::Location(l) = entry {
+        r.set_location(l);
+        return match run_rewrites(r).await {
+            Outcome::Declined if r.uri_changed.get() => relocate(r).await,
+            Outcome::Declined => None,
+            other => Some(other),
+        };
+    }
+    let server_rewrites = run_phase(r, Phase::ServerRewrite).await;
+    if server_rewrites != Outcome::Declined {
+        return Some(server_rewrites);
+    }
+    relocate(r).await
+}
+
+async fn relocate(r: &Rc<Request>) -> Option<Outcome> {
+    loop {
+        r.uri_changed.set(false);
+        if let Some(o) = find_location(r) {
+            return Some(o);
+        }
+        match run_rewrites(r).await {
+            Outcome::Declined if r.uri_changed.get() => {}
+            Outcome::Declined => return None,
+            other => return Some(other),
+        }
+        r.redirects.set(r.redirects.get() + 1);
+        if r.redirects.get() > REDIRECTS_MAX {
+            let uri = String::from_utf8_lossy(&r.uri()).into_owned();
+            r.log(
+                Level::Error,
+                format_args!("rewrite or internal redirection cycle while processing \"{uri}\""),
+            );
+            return Some(Outcome::Status(status::INTERNAL));
+        }
+    }
+}
+
+/// Puts the request into the location of its URI.
+fn find_location(r: &Rc<Request>) -> Option<Outcome> {
+    let found = {
+        let uri = r.uri();
+        let mut captures = r.captures().borrow_mut();
+        r.server().locations.find(&uri, &mut captures)
+    };
+    match found {
+        Found::Location(l) => r.set_location(l),
+        Found::Nothing => r.set_location(r.server().root),
+        Found::AutoRedirect(l) => {
+            r.set_location(l);
+            let mut to = r.uri().to_vec();
+            to.push(b'/');
+            let args = r.args();
+            if !args.is_empty() {
+                to.push(b'?');
+                to.extend_from_slice(&args);
+            }
+            drop(args);
+            special::set_location_header(r, &to);
+            return Some(Outcome::Status(301));
+        }
+    }
+    let location = r.location();
+    if let Some(names) = &location.core.captures {
+        let uri = r.uri().to_vec();
+        let _ = r.match_regex(&names.regex, &names.names, &uri);
+    }
+    if location.core.internal && !r.internal.get() && !r.is_subrequest() {
+        return Some(Outcome::Status(404));
+    }
+    None
+}
+
+/// What nginx checks once a location is found.
+fn check_location(r: &Rc<Request>) -> Option<Outcome> {
+    let core = &r.location().core;
+    let Framing::Length(n) = r.body.framing() else { return None };
+    if core.client_max_body_bytes == 0 || n <= core.client_max_body_bytes || r.is_subrequest() {
+        return None;
+    }
+    r.log(Level::Error, format_args!("client intended to send too large body: {n} bytes"));
+    r.keep_alive.set(false);
+    Some(Outcome::Status(413))
+}
+
+async fn run_phase(r: &Rc<Request>, phase: Phase) -> Outcome {
+    let mut i = 0;
+    while let Some(h) = r.location().handlers(phase).get(i) {
+        match h.handler.handle(r).get().await {
+            Outcome::Declined | Outcome::Satisfied => {}
+            other => return other,
+        }
+        i += 1;
+    }
+    Outcome::Declined
+}
+
+/// The rewrite phase. An `if` changes the location in the middle of it: later modules' handlers are then those of
+/// the new location.
+async fn run_rewrites(r: &Rc<Request>) -> Outcome {
+    let mut after: Option<u16> = None;
+    while let Some(h) =
+        r.location().handlers(Phase::Rewrite).iter().find(|h| after.is_none_or(|a| h.order > a))
+    {
+        after = Some(h.order);
+        match h.handler.handle(r).get().await {
+            Outcome::Declined | Outcome::Satisfied if r.uri_changed.get() => return Outcome::Declined,
+            Outcome::Declined | Outcome::Satisfied => {}
+            other => return other,
+        }
+    }
+    Outcome::Declined
+}
+
+/// The access phase with `satisfy all` (every handler must let the client in) or `any` (one is enough).
+async fn access(r: &Rc<Request>) -> Outcome {
+    if r.is_subrequest() {
+        return Outcome::Declined;
+    }
+    let any = r.location().core.satisfy_any;
+    let mut refused = None;
+    let mut i = 0;
+    while let Some(h) = r.location().handlers(Phase::Access).get(i) {
+        match h.handler.handle(r).get().await {
+            Outcome::Satisfied if any => return Outcome::Declined,
+            Outcome::Status(s @ (401 | 403)) if any => {
+                refused = Some(refused.filter(|s| *s == 401).unwrap_or(s))
+            }
+            Outcome::Declined | Outcome::Satisfied => {}
+            other => return other,
+        }
+        i += 1;
+    }
+    match refused {
+        Some(s) => Outcome::Status(s),
+        None => Outcome::Declined,
+    }
+}
+
+async fn content(r: &Rc<Request>) -> Outcome {
+    let location = r.location();
+    if let Some(h) = &location.content {
+        return match h.handle(r).get().await {
+            Outcome::Declined => Outcome::Done,
+            other => other,
+        };
+    }
+    let outcome = run_phase(r, Phase::Content).await;
+    if outcome != Outcome::Declined {
+        return outcome;
+    }
+    if r.uri().ends_with(b"/") {
+        let file = r.filename(&r.uri());
+        let file = String::from_utf8_lossy(&file);
+        r.log(Level::Error, format_args!("directory index of \"{file}\" is forbidden"));
+        return Outcome::Status(403);
+    }
+    r.log(Level::Error, format_args!("no handler found"));
+    Outcome::Status(404)
+}
+
+/// Sends a response that is known whole: `return`, error pages, status locations.
+pub async fn respond(r: &Rc<Request>, body: Bytes) {
+    r.respond(body).get().await;
+}

@@ -1,0 +1,96 @@
+//! Writes a response's head in nginx's order: status line, Server, Date, Content-Type, Content-Length,
+//! Last-Modified, Transfer-Encoding, Connection, then all other fields.
+
+use terrace_base::{clock, http_date};
+use terrace_http1::KnownHeader;
+
+use crate::Request;
+
+/// What Terrace calls itself with `server_tokens on`.
+pub const SERVER_FULL: &str = concat!("terrace/", env!("CARGO_PKG_VERSION"));
+/// And with `server_tokens off`.
+pub const SERVER_SHORT: &str = "terrace";
+
+/// Appends the head of the response.
+pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
+    let h = &r.headers_out;
+    let core = &r.location().core;
+    status_line(r, out);
+    if !h.has(KnownHeader::Server) {
+        out.extend_from_slice(b"Server: ");
+        out.extend_from_slice(if core.server_tokens { SERVER_FULL } else { SERVER_SHORT }.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if !h.has(KnownHeader::Date) {
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(&clock::http_date());
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(t) = h.content_type.borrow().as_deref().filter(|t| !t.is_empty()) {
+        field(b"Content-Type", t, out);
+    }
+    if let Some(n) = h.content_length.get() {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(t) = h.last_modified.get() {
+        field(b"Last-Modified", &http_date::format(t), out);
+    }
+    if chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if h.status.get() == 101 {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    } else if !r.keep_alive.get() {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        if let Some(secs) = core.keepalive_header_secs {
+            out.extend_from_slice(b"Keep-Alive: timeout=");
+            out.extend_from_slice(itoa::Buffer::new().format(secs).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    h.for_each(|f| field(&f.name, &f.value, out));
+    if h.allow_ranges.get() && h.status.get() == 200 && !h.has(KnownHeader::AcceptRanges) {
+        out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(r: &Request, out: &mut Vec<u8>) {
+    let status = match r.headers_out.status.get() {
+        s @ 494..=499 => {
+            if s == 499 {
+                499
+            } else {
+                400
+            }
+        }
+        s => s,
+    };
+    if let Some(line) = r.headers_out.status_line.borrow().as_deref() {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
+    } else if let Some(line) = terrace_http1::status_line(status) {
+        out.extend_from_slice(line);
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.extend_from_slice(b" \r\n");
+    }
+}
+
+/// A field. Line ends and NULs in it, which would let a value begin a field of its own, become spaces.
+fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    if memchr::memchr3(b'\r', b'\n', 0, &out[start..]).is_some() {
+        out[start..].iter_mut().filter(|b| matches!(b, b'\r' | b'\n' | 0)).for_each(|b| *b = b' ');
+    }
+    out.extend_from_slice(b"\r\n");
+}

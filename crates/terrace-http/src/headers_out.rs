@@ -1,0 +1,91 @@
+//! The response's header: status, the fields the server itself cares about, and all others in order.
+
+use std::cell::{Cell, RefCell};
+
+use bytes::Bytes;
+use terrace_http1::KnownHeader;
+
+pub use crate::headers_in::Field;
+
+/// The header of a response in the making.
+#[derive(Debug, Default)]
+pub struct HeadersOut {
+    /// The status; 0 until it is decided.
+    pub status: Cell<u16>,
+    /// A status line given whole by an upstream or script, such as `418 Short And Stout`.
+    pub status_line: RefCell<Option<Bytes>>,
+    /// `Content-Length`; `None` when unknown.
+    pub content_length: Cell<Option<u64>>,
+    /// `Content-Type`; `None` means none was set (see [`crate::Request::set_default_type`]).
+    pub content_type: RefCell<Option<Bytes>>,
+    /// `Last-Modified`, in seconds of Unix time.
+    pub last_modified: Cell<Option<u64>>,
+    /// Whether ranges may be served (`Accept-Ranges`).
+    pub allow_ranges: Cell<bool>,
+    fields: RefCell<Vec<Field>>,
+}
+
+impl HeadersOut {
+    /// Forgets everything, for an error response in place of the one begun.
+    pub fn clear(&self) {
+        self.status.set(0);
+        self.status_line.take();
+        self.content_length.set(None);
+        self.content_type.take();
+        self.last_modified.set(None);
+        self.allow_ranges.set(false);
+        self.fields.borrow_mut().clear();
+    }
+
+    /// Forgets what describes the body, keeping the other fields.
+    pub fn clear_body_fields(&self) {
+        self.content_length.set(None);
+        self.content_type.take();
+        self.last_modified.set(None);
+        self.allow_ranges.set(false);
+        self.status_line.take();
+        use KnownHeader::{AcceptRanges, ContentEncoding, ETag, LastModified};
+        self.fields
+            .borrow_mut()
+            .retain(|f| !matches!(f.id, Some(AcceptRanges | ContentEncoding | ETag | LastModified)));
+    }
+
+    /// Appends a field.
+    pub fn add(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.fields.borrow_mut().push(Field::new(name.into(), value.into()));
+    }
+
+    /// Replaces all fields of this name by one.
+    pub fn set(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
+        let new = Field::new(name.into(), value.into());
+        let mut fields = self.fields.borrow_mut();
+        fields.retain(|f| !f.name.eq_ignore_ascii_case(&new.name));
+        fields.push(new);
+    }
+
+    /// Removes all fields of this name.
+    pub fn remove(&self, name: &[u8]) {
+        self.fields.borrow_mut().retain(|f| !f.name.eq_ignore_ascii_case(name));
+    }
+
+    /// Calls `f` with the first value of a field.
+    pub fn with<R>(&self, name: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let fields = self.fields.borrow();
+        fields.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| f(&h.value))
+    }
+
+    /// Whether a known field is in the list.
+    pub fn has(&self, id: KnownHeader) -> bool {
+        self.fields.borrow().iter().any(|f| f.id == Some(id))
+    }
+
+    /// Calls `f` with each field of the list, in order.
+    pub fn for_each(&self, f: impl FnMut(&Field)) {
+        self.fields.borrow().iter().for_each(f);
+    }
+
+    /// The list, to change it.
+    pub fn edit<R>(&self, f: impl FnOnce(&mut Vec<Field>) -> R) -> R {
+        f(&mut self.fields.borrow_mut())
+    }
+}

@@ -1,0 +1,56 @@
+//! The error log of a request: nginx's line with client, server, request line, upstream and host.
+
+use std::fmt::{self, Write};
+
+use terrace_base::log::Level;
+
+use crate::Request;
+
+impl Request {
+    /// Whether a message of this level would be written.
+    pub fn logs(&self, level: Level) -> bool {
+        self.location().core.error_log.enabled(level)
+    }
+
+    /// Writes a message with the request's context, as nginx does:
+    /// `message, client: 127.0.0.1, server: localhost, request: "GET / HTTP/1.1", host: "localhost"`.
+    pub fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        if !self.logs(level) {
+            return;
+        }
+        let mut text = String::with_capacity(256);
+        let _ = text.write_fmt(message);
+        self.append_log_context(&mut text);
+        let number = self.client.as_ref().map(|c| c.number);
+        self.location().core.error_log.write(level, number, text.as_bytes());
+    }
+
+    fn append_log_context(&self, text: &mut String) {
+        if let Some(client) = &self.client {
+            text.push_str(", client: ");
+            match self.peer_ip() {
+                Some(ip) => _ = write!(text, "{ip}"),
+                None => text.push_str("unix:"),
+            }
+            let _ = write!(text, ", server: {}", self.server().core.name());
+            let main = self.main();
+            let line = main.as_deref().unwrap_or(self).line();
+            if !line.is_empty() {
+                let _ = write!(text, ", request: \"{}\"", String::from_utf8_lossy(line));
+            }
+            if self.is_subrequest() {
+                let _ = write!(text, ", subrequest: \"{}\"", String::from_utf8_lossy(&self.uri()));
+            }
+            if let Some(last) = self.upstream.borrow().attempts.last().filter(|a| a.response_ms.is_none()) {
+                let _ = write!(text, ", upstream: \"http://{}\"", last.address);
+            }
+            let host = self.headers_in.value(terrace_http1::KnownHeader::Host);
+            if let Some(host) = host.filter(|h| !h.is_empty()) {
+                let _ = write!(text, ", host: \"{}\"", String::from_utf8_lossy(&host));
+            }
+            let _ = client;
+        } else {
+            text.push_str(", context: ngx.timer");
+        }
+    }
+}

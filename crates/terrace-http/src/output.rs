@@ -1,0 +1,321 @@
+//! The response's way out: header filters, body filters, framing, the connection's buffer.
+//!
+//! A response begins when its header is *ready*: the filters have run and scripts may no longer change it.
+//! Bytes collect in the connection's buffer, so that a response that is ready leaves in one write.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use terrace_http1::{KnownHeader, Version, encode};
+
+use crate::phase::{Chunk, Step};
+use crate::status::is_bodiless;
+use crate::{Request, head_writer};
+
+/// Beyond this many unsent bytes a writer waits for the client.
+const HIGH_WATER_BYTES: usize = 64 * 1024;
+/// An HTTP/1.0 response of unknown length is held back up to this size, to give it a `Content-Length`.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
+
+/// How the body is framed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The header is not ready.
+    #[default]
+    Unstarted,
+    /// There is no body (HEAD, 204, 304).
+    Bodiless,
+    /// This many bytes are still to come.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+    /// Until the connection closes.
+    UntilClose,
+    /// HTTP/1.0: held back until the length is known.
+    Held,
+    /// A subrequest: its parent wants the body.
+    Captured,
+    /// Nobody listens.
+    Nowhere,
+}
+
+/// State of a response's output.
+#[derive(Debug, Default)]
+pub struct Output {
+    mode: Cell<Mode>,
+    starting: Cell<bool>,
+    finished: Cell<bool>,
+    held: RefCell<Vec<u8>>,
+    body_bytes: Cell<u64>,
+    head_bytes: Cell<u64>,
+}
+
+impl Output {
+    /// Whether the header is ready: sent, or about to be with the first bytes.
+    pub fn is_started(&self) -> bool {
+        self.starting.get() || self.mode.get() != Mode::Unstarted
+    }
+
+    /// Whether the last byte of the body was given.
+    pub fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    /// Body bytes given so far (`$body_bytes_sent`).
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes.get()
+    }
+
+    /// Header and framing bytes so far.
+    pub fn head_bytes(&self) -> u64 {
+        self.head_bytes.get()
+    }
+
+    /// The body of a finished subrequest.
+    pub fn take_captured(&self) -> Vec<u8> {
+        self.held.take()
+    }
+
+    /// How the body is framed.
+    pub fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+}
+
+impl Request {
+    /// Makes the header ready: runs the header filters and decides the framing. Does nothing the second time.
+    pub fn send_header(self: &Rc<Self>) -> Step<()> {
+        if self.output.is_started() {
+            return Step::Ready(());
+        }
+        self.output.starting.set(true);
+        if self.headers_out.status.get() == 0 {
+            self.headers_out.status.set(200);
+        }
+        let forced = self.forced_status();
+        if forced != 0 && self.headers_out.status.get() == 200 {
+            self.headers_out.status.set(forced);
+        }
+        let filters = &self.location().header_filters;
+        for (i, filter) in filters.iter().enumerate() {
+            if let Step::Wait(first) = filter.filter(self) {
+                let r = Rc::clone(self);
+                return Step::wait(async move {
+                    first.await;
+                    let mut next = i + 1;
+                    while let Some(filter) = r.location().header_filters.get(next) {
+                        filter.filter(&r).get().await;
+                        next += 1;
+                    }
+                    r.start();
+                });
+            }
+        }
+        self.start();
+        Step::Ready(())
+    }
+
+    /// Decides the framing and writes the head.
+    fn start(&self) {
+        let out = &self.headers_out;
+        let status = out.status.get();
+        if matches!(status, 204 | 304) {
+            out.content_length.set(None);
+        }
+        let mode = if self.client.is_none() && !self.is_subrequest() {
+            Mode::Nowhere
+        } else if self.is_subrequest() {
+            Mode::Captured
+        } else if self.header_only.get() || is_bodiless(status) {
+            Mode::Bodiless
+        } else if let Some(n) = out.content_length.get() {
+            Mode::Length(n)
+        } else if self.version.get() == Version::Http11 {
+            Mode::Chunked
+        } else {
+            Mode::Held
+        };
+        self.output.mode.set(mode);
+        if !matches!(mode, Mode::Held | Mode::Captured | Mode::Nowhere) {
+            self.write_head(mode);
+        }
+    }
+
+    fn write_head(&self, mode: Mode) {
+        if mode == Mode::UntilClose {
+            self.keep_alive.set(false);
+        }
+        if let Some(client) = &self.client {
+            let mut out = client.out();
+            let before = out.len();
+            head_writer::write(self, mode == Mode::Chunked, &mut out);
+            self.output.head_bytes.set((out.len() - before) as u64);
+        }
+    }
+
+    /// Whether body bytes may go straight to [`Request::write_now`]: the header is ready (or needs no waiting)
+    /// and no body filter is there.
+    pub fn can_write_now(self: &Rc<Self>) -> bool {
+        let location = self.location();
+        if !location.body_filters.is_empty() {
+            return false;
+        }
+        if self.output.mode.get() == Mode::Unstarted {
+            if self.output.starting.get() || !location.header_filters.is_empty() {
+                return false;
+            }
+            // Without filters this does not wait.
+            let _ = self.send_header();
+        }
+        true
+    }
+
+    /// Adds body bytes without waiting; see [`Request::can_write_now`]. False once the client is gone.
+    pub fn write_now(&self, data: &[u8]) -> bool {
+        self.frame(data);
+        self.client.as_ref().is_none_or(|c| c.write_if_large())
+    }
+
+    /// Sends a piece of the body through the filters. Waits where the client is slower than the source. The answer is
+    /// false once the client is gone.
+    pub fn send(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
+        let r = Rc::clone(self);
+        if let Step::Wait(header) = self.send_header() {
+            return Step::wait(async move {
+                header.await;
+                r.send_filtered(chunk, 0).get().await
+            });
+        }
+        self.send_filtered(chunk, 0)
+    }
+
+    fn send_filtered(self: &Rc<Self>, mut chunk: Chunk, first: usize) -> Step<bool> {
+        let filters = &self.location().body_filters;
+        for (i, filter) in filters.iter().enumerate().skip(first) {
+            match filter.filter(self, chunk) {
+                Step::Ready(c) => chunk = c,
+                Step::Wait(f) => {
+                    let r = Rc::clone(self);
+                    return Step::wait(async move {
+                        let c = f.await;
+                        Box::pin(r.send_filtered(c, i + 1).get()).await
+                    });
+                }
+            }
+        }
+        self.send_framed(&chunk)
+    }
+
+    fn send_framed(self: &Rc<Self>, chunk: &Chunk) -> Step<bool> {
+        self.frame(&chunk.data);
+        if chunk.last {
+            self.end_body();
+        }
+        let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) else {
+            return Step::Ready(true);
+        };
+        if client.is_gone() {
+            return Step::Ready(false);
+        }
+        let unsent = client.unsent();
+        if unsent <= HIGH_WATER_BYTES && !(chunk.flush && unsent > 0) {
+            return Step::Ready(true);
+        }
+        if client.write_pending() && client.unsent() <= HIGH_WATER_BYTES {
+            return Step::Ready(true);
+        }
+        let client = Rc::clone(client);
+        Step::wait(async move { client.flush().await.is_ok() })
+    }
+
+    /// Frames body bytes into the connection's buffer.
+    fn frame(&self, data: &[u8]) {
+        if data.is_empty() || self.output.finished.get() {
+            return;
+        }
+        let output = &self.output;
+        output.body_bytes.set(output.body_bytes.get() + data.len() as u64);
+        let push = |data: &[u8]| {
+            if let Some(c) = &self.client {
+                c.out().extend_from_slice(data);
+            }
+        };
+        match output.mode.get() {
+            Mode::Unstarted | Mode::Bodiless | Mode::Nowhere => {}
+            Mode::Captured => output.held.borrow_mut().extend_from_slice(data),
+            Mode::UntilClose => push(data),
+            Mode::Length(left) => {
+                // More than was announced would be read as the next response.
+                let n = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                push(&data[..n]);
+                output.mode.set(Mode::Length(left - n as u64));
+            }
+            Mode::Chunked => {
+                if let Some(c) = &self.client {
+                    let mut out = c.out();
+                    encode::chunk_header(data.len(), &mut *out);
+                    out.extend_from_slice(data);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            Mode::Held => {
+                let mut held = output.held.borrow_mut();
+                held.extend_from_slice(data);
+                if held.len() > HELD_BYTES_MAX {
+                    self.write_head(Mode::UntilClose);
+                    push(&held);
+                    *held = Vec::new();
+                    output.mode.set(Mode::UntilClose);
+                }
+            }
+        }
+    }
+
+    fn end_body(&self) {
+        if self.output.finished.replace(true) {
+            return;
+        }
+        match self.output.mode.get() {
+            Mode::Chunked => {
+                if let Some(c) = &self.client {
+                    c.out().extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            Mode::Held => {
+                let held = self.output.held.take();
+                self.headers_out.content_length.set(Some(held.len() as u64));
+                self.output.mode.set(Mode::Length(0));
+                self.write_head(Mode::Length(held.len() as u64));
+                if let Some(c) = &self.client {
+                    c.out().extend_from_slice(&held);
+                }
+            }
+            // Less than was announced: only closing tells the client.
+            Mode::Length(left) if left > 0 => self.keep_alive.set(false),
+            _ => {}
+        }
+    }
+
+    /// Ends the response: the header if it is not out yet, and the last piece.
+    pub fn finish(self: &Rc<Self>) -> Step<bool> {
+        if self.output.finished.get() {
+            return Step::Ready(true);
+        }
+        self.send(Chunk { last: true, ..Chunk::default() })
+    }
+
+    /// A whole response at once: status is set by the caller, the type defaults, the length is the body's.
+    pub fn respond(self: &Rc<Self>, body: Bytes) -> Step<bool> {
+        self.set_default_type();
+        self.headers_out.content_length.set(Some(body.len() as u64));
+        self.send(Chunk { data: body, last: true, flush: false })
+    }
+
+    /// Whether the response may be cut into ranges and revalidated: a plain 200 of the main request.
+    pub fn is_plain_ok(&self) -> bool {
+        self.headers_out.status.get() == 200
+            && !self.is_subrequest()
+            && !self.headers_out.has(KnownHeader::ContentRange)
+    }
+}

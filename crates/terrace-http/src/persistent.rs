@@ -1,0 +1,20 @@
+//! What outlives generations: shared dictionaries, caches, statistics. One value a type, made on first use.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Values that reloads keep.
+#[derive(Default)]
+pub struct Persistent {
+    map: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Persistent {
+    /// The value of type `T`, made on first use. Not for the request path: it takes a lock.
+    pub fn of<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = map.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        Arc::clone(entry).downcast().unwrap_or_else(|_| unreachable!("values are keyed by their type"))
+    }
+}

@@ -1,0 +1,142 @@
+//! Responses that the server makes itself: `error_page` if there is one, else nginx's short page.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::core::error_page::Target;
+use crate::request::Entry;
+use crate::{Request, status};
+
+/// Answers with a status. True when the request was redirected within the server and must go on there.
+pub async fn respond(r: &Rc<Request>, code: u16) -> bool {
+    if r.output.is_started() {
+        // Too late for another status: all that is left is to end the connection.
+        r.keep_alive.set(false);
+        return false;
+    }
+    if matches!(code, 400 | 413 | 414 | 494..=497 | 500 | 501) {
+        r.keep_alive.set(false);
+    }
+    let core = &r.location().core;
+    if (!r.error_page.get() || core.recursive_error_pages)
+        && let Some(page) = core.error_pages.find(code)
+    {
+        r.error_page.set(true);
+        let status = page.status;
+        if let Some(redirected) = go_to_error_page(r, code, status, &page.target).await {
+            return redirected;
+        }
+    }
+    plain(r, code).await;
+    false
+}
+
+/// Follows an `error_page`. `None` when it cannot be followed.
+async fn go_to_error_page(r: &Rc<Request>, code: u16, status: Option<u16>, target: &Target) -> Option<bool> {
+    let keep_headers = r.headers_out.with(b"Location", |v| v.to_vec());
+    let wire = if code == status::HEADER_TOO_LARGE { 400 } else { code };
+    match target {
+        Target::Uri(value) => {
+            let uri = value.eval_bytes(r);
+            if uri.first() == Some(&b'/') {
+                if r.method()[..] != b"HEAD"[..] {
+                    r.set_method(&b"GET"[..]);
+                }
+                // `=` alone (status 0) keeps what the page itself answers with.
+                r.headers_out.clear();
+                r.error_status(status.unwrap_or(wire));
+                let (path, args) = split_args(&uri);
+                r.redirect_to_uri(path, args);
+                return Some(true);
+            }
+            let redirect = match status {
+                Some(s @ (301 | 302 | 303 | 307 | 308)) => s,
+                _ => 302,
+            };
+            r.headers_out.set(&b"Location"[..], uri);
+            plain(r, redirect).await;
+            Some(false)
+        }
+        Target::Named(name) => {
+            r.headers_out.clear();
+            r.error_status(status.unwrap_or(wire));
+            if let Some(l) = keep_headers {
+                r.headers_out.set(&b"Location"[..], l);
+            }
+            if r.redirect_to_named(name) {
+                return Some(true);
+            }
+            r.set_entry(Entry::Server);
+            None
+        }
+    }
+}
+
+fn split_args(uri: &Bytes) -> (Bytes, Bytes) {
+    match memchr::memchr(b'?', uri) {
+        Some(i) => (uri.slice(..i), uri.slice(i + 1..)),
+        None => (uri.clone(), Bytes::new()),
+    }
+}
+
+/// The server's own page.
+async fn plain(r: &Rc<Request>, code: u16) {
+    let h = &r.headers_out;
+    h.clear_body_fields();
+    h.status.set(code);
+    let body = page(code, r);
+    if body.is_empty() {
+        h.content_length.set((!status::is_bodiless(code)).then_some(0));
+    } else {
+        h.content_type.replace(Some(Bytes::from_static(b"text/html")));
+        h.content_length.set(Some(body.len() as u64));
+    }
+    r.send(crate::Chunk { data: body, last: true, flush: false }).get().await;
+}
+
+fn page(code: u16, r: &Request) -> Bytes {
+    let title = match code {
+        ..=299 => return Bytes::new(),
+        304 => return Bytes::new(),
+        494 => "Request Header Or Cookie Too Large",
+        _ => status::reason(code).unwrap_or_default(),
+    };
+    let shown = if code == 494 { 400 } else { code };
+    let name = if r.location().core.server_tokens {
+        crate::head_writer::SERVER_FULL
+    } else {
+        crate::head_writer::SERVER_SHORT
+    };
+    let (head, detail) = match code {
+        494 => ("Bad Request", format!("<center>{title}</center>\r\n")),
+        _ => (title, String::new()),
+    };
+    format!(
+        "<html>\r\n<head><title>{shown} {head}</title></head>\r\n<body>\r\n<center><h1>{shown} {head}</h1></center>\r\n\
+         {detail}<hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
+    )
+    .into()
+}
+
+/// Sets `Location` for a redirect to a path of this server: absolute with `absolute_redirect on`, as in nginx.
+pub fn set_location_header(r: &Request, to: &[u8]) {
+    let core = &r.location().core;
+    let mut out = Vec::with_capacity(to.len() + 64);
+    if core.absolute_redirect && to.first() == Some(&b'/') {
+        out.extend_from_slice(b"http://");
+        let host = r.host();
+        if core.server_name_in_redirect || host.is_empty() {
+            out.extend_from_slice(r.server().core.name().as_bytes());
+        } else {
+            out.extend_from_slice(&host);
+        }
+        let port = r.client.as_ref().map_or(0, |c| c.listen().address.port());
+        if core.port_in_redirect && port != 0 && port != 80 {
+            out.push(b':');
+            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+    }
+    out.extend_from_slice(to);
+    r.headers_out.set(&b"Location"[..], out);
+}

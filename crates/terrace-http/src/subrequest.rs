@@ -1,0 +1,70 @@
+//! Subrequests: requests within the server whose response is collected for their parent.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::body::{RequestBody, Stored};
+use crate::headers_in::HeadersIn;
+use crate::{Request, engine};
+
+/// How deep subrequests may nest (nginx's `NGX_HTTP_MAX_SUBREQUESTS` bounds their number; we bound the depth).
+pub const DEPTH_MAX: u8 = 50;
+
+/// What a subrequest is to be.
+#[derive(Debug, Default)]
+pub struct Subrequest {
+    /// The path.
+    pub uri: Bytes,
+    /// The query.
+    pub args: Bytes,
+    /// The method.
+    pub method: Bytes,
+    /// Its body; `None` shares nothing.
+    pub body: Option<Vec<u8>>,
+    /// Whether it sees a copy of the parent's variables.
+    pub copy_vars: bool,
+}
+
+/// Makes a subrequest without running it.
+pub fn make(parent: &Rc<Request>, sub: Subrequest) -> Option<Rc<Request>> {
+    if parent.depth >= DEPTH_MAX {
+        return None;
+    }
+    let mut r =
+        Request::blank(Rc::clone(&parent.worker), parent.server_index(), terrace_base::clock::monotonic_ms());
+    r.client.clone_from(&parent.client);
+    r.parent = Some(Rc::downgrade(parent));
+    r.depth = parent.depth + 1;
+    r.headers_in = HeadersIn::from_fields(parent.headers_in.to_fields());
+    r.version = Cell::new(parent.version.get());
+    r.internal = Cell::new(true);
+    r.body = RequestBody::empty();
+    r.output = crate::output::Output::default();
+    r.upstream = RefCell::default();
+    let r = Rc::new(r);
+    r.set_method(sub.method);
+    r.set_uri(sub.uri);
+    r.set_args(sub.args);
+    r.set_host(&parent.host());
+    if let Some(body) = sub.body {
+        r.headers_in.set(b"Content-Length", body.len().to_string().as_bytes());
+        r.body.replace(if body.is_empty() { Stored::Empty } else { Stored::Memory(body) });
+    } else {
+        r.headers_in.remove(b"Content-Length");
+        r.headers_in.remove(b"Transfer-Encoding");
+    }
+    if sub.copy_vars {
+        r.copy_slots_from(parent);
+    }
+    Some(r)
+}
+
+/// Runs a subrequest to its end. Its response is then in `headers_out` and `output.take_captured()`.
+pub async fn run(r: &Rc<Request>) {
+    engine::run(r).await;
+    if r.location().core.log_subrequest {
+        engine::end(r).await;
+    }
+}

@@ -1,0 +1,163 @@
+//! One worker of one generation: a thread with its own runtime, connections, pools and script VM.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHashMap;
+use terrace_net::{Address, Detached};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::connection::Client;
+use crate::generation::Generation;
+use crate::typemap::TypeMap;
+
+/// A connection on its way to a worker of the next generation.
+pub struct Handover {
+    /// The stream, off its runtime. No byte of a next request has been read.
+    pub stream: Detached,
+    /// Its peer.
+    pub peer: Address,
+    /// The address it was accepted on.
+    pub listen: Address,
+    /// Its connection number in logs.
+    pub number: u64,
+    /// How many requests it has carried.
+    pub requests: u32,
+}
+
+/// Numbers of connections, unique in the process.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+/// How many read buffers a worker keeps for reuse.
+const BUFFERS_KEPT_MAX: usize = 64;
+/// Buffers that grew beyond this are not kept.
+const BUFFER_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// The size of a fresh read buffer.
+const BUFFER_BYTES: usize = 4096;
+
+/// One worker. Never shared between threads.
+pub struct Worker {
+    /// Its number, from 0 (`ngx.worker.id()`).
+    pub id: usize,
+    /// The configuration it serves.
+    pub generation: Arc<Generation>,
+    /// Open connections, to wake the idle ones for a drain.
+    clients: RefCell<FxHashMap<u64, Rc<Client>>>,
+    draining: Cell<bool>,
+    successor: RefCell<Option<UnboundedSender<Handover>>>,
+    state: RefCell<TypeMap>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    tasks: Cell<usize>,
+}
+
+impl Worker {
+    /// A worker that has no connection yet.
+    pub fn new(id: usize, generation: Arc<Generation>) -> Rc<Worker> {
+        Rc::new(Worker {
+            id,
+            generation,
+            clients: RefCell::default(),
+            draining: Cell::new(false),
+            successor: RefCell::default(),
+            state: RefCell::default(),
+            buffers: RefCell::default(),
+            tasks: Cell::new(0),
+        })
+    }
+
+    /// A number for a new connection.
+    pub fn next_number() -> u64 {
+        NUMBERS.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether the worker finishes what it has and takes nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Begins the drain: idle connections go to `successor`, or are closed where there is none.
+    pub fn drain(&self, successor: Option<UnboundedSender<Handover>>) {
+        self.draining.set(true);
+        self.successor.replace(successor);
+        self.clients.borrow().values().for_each(|c| c.wake_idle());
+    }
+
+    /// Hands an idle connection on; gives it back when there is nobody to take it.
+    pub(crate) fn hand_over(&self, handover: Handover) -> Result<(), Handover> {
+        match &*self.successor.borrow() {
+            Some(s) => s.send(handover).map_err(|e| e.0),
+            None => Err(handover),
+        }
+    }
+
+    /// How many connections and tasks are alive.
+    pub fn in_flight(&self) -> usize {
+        self.clients.borrow().len() + self.tasks.get()
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    pub(crate) fn enter(&self, client: &Rc<Client>) {
+        self.clients.borrow_mut().insert(client.number, Rc::clone(client));
+    }
+
+    pub(crate) fn leave(&self, client: &Client) {
+        self.clients.borrow_mut().remove(&client.number);
+    }
+
+    /// Runs a task that the drain waits for (a timer that is due, a background refresh).
+    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let guard = TaskGuard::new(Rc::clone(self));
+        tokio::task::spawn_local(async move {
+            let _guard = guard;
+            task.await;
+        });
+    }
+
+    /// A module's state of this worker, made on first use.
+    pub fn state<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
+        if let Some(s) = self.state.borrow().find() {
+            return s;
+        }
+        let made = Rc::new(make());
+        self.state.borrow_mut().put(Rc::clone(&made));
+        made
+    }
+
+    /// A module's state of this worker, if it was made.
+    pub fn find_state<T: 'static>(&self) -> Option<Rc<T>> {
+        self.state.borrow().find()
+    }
+
+    /// A buffer whose whole length may be read into.
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
+    }
+
+    pub(crate) fn give_buffer(&self, buf: Vec<u8>) {
+        let mut kept = self.buffers.borrow_mut();
+        if kept.len() < BUFFERS_KEPT_MAX && (BUFFER_BYTES..=BUFFER_KEPT_BYTES_MAX).contains(&buf.len()) {
+            kept.push(buf);
+        }
+    }
+}
+
+struct TaskGuard(Rc<Worker>);
+
+impl TaskGuard {
+    fn new(worker: Rc<Worker>) -> TaskGuard {
+        worker.tasks.set(worker.tasks.get() + 1);
+        TaskGuard(worker)
+    }
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
+}

@@ -1,0 +1,2 @@
+//! One file a module: directives, merge, handler.
+#![forbid(unsafe_code)]

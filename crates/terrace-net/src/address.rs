@@ -1,0 +1,39 @@
+//! An address a server listens on or connects to: IP and port, or the path of a Unix socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A transport address, printed as nginx prints it: `127.0.0.1:80`, `[::1]:80`, `unix:/run/x.sock`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// IPv4 or IPv6 with a port.
+    Ip(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The port, or 0 for a Unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::Ip(a) => a.port(),
+            Address::Unix(_) => 0,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(a: SocketAddr) -> Self {
+        Address::Ip(a)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(a) => a.fmt(f),
+            Address::Unix(p) => write!(f, "unix:{}", p.display()),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Outgoing connections and name resolution through the system (`/etc/hosts`, `/etc/resolv.conf`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::{Address, Stream};
+
+/// Why a connection was not made.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The time given ran out.
+    #[error("timeout")]
+    Timeout,
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Connects within `timeout_ms`.
+pub async fn connect(address: &Address, timeout_ms: u64) -> Result<Stream, ConnectError> {
+    let attempt = async {
+        Ok(match address {
+            Address::Ip(a) => {
+                let s = TcpStream::connect(a).await?;
+                s.set_nodelay(true)?;
+                Stream::Tcp(s)
+            }
+            Address::Unix(p) => Stream::Unix(UnixStream::connect(p).await?),
+        })
+    };
+    match tokio::time::timeout(Duration::from_millis(timeout_ms), attempt).await {
+        Ok(r) => r.map_err(ConnectError::Io),
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+/// All addresses of `host`, resolved by the system on a helper thread. A literal address answers at once.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let found: Vec<_> = tokio::net::lookup_host((bare, port)).await?.collect();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "host not found"));
+    }
+    Ok(found)
+}

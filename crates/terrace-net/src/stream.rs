@@ -1,0 +1,159 @@
+//! A connected byte stream, TCP or Unix, used through `&self`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::Address;
+
+/// A connected stream. One task at a time may wait for each direction.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix stream.
+    Unix(UnixStream),
+}
+
+macro_rules! each {
+    ($self:expr, $s:ident => $e:expr) => {
+        match $self {
+            Stream::Tcp($s) => $e,
+            Stream::Unix($s) => $e,
+        }
+    };
+}
+
+impl Stream {
+    /// Ready once a read may make progress.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => s.poll_read_ready(cx))
+    }
+
+    /// Ready once a write may make progress.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => s.poll_write_ready(cx))
+    }
+
+    /// Reads what is there; 0 at end of stream, `WouldBlock` when nothing is there.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        each!(self, s => s.try_read(buf))
+    }
+
+    /// Writes what fits; `WouldBlock` when nothing does.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        each!(self, s => s.try_write(buf))
+    }
+
+    /// Writes what fits of several buffers.
+    pub fn try_write_vectored(&self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        each!(self, s => s.try_write_vectored(bufs))
+    }
+
+    /// Reads into `buf`, waiting for data.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Writes some of `buf`, waiting for room.
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Reads into `buf`, waiting for data; 0 at end of stream.
+    pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Writes all of `buf`.
+    pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let n = std::future::poll_fn(|cx| self.poll_write(cx, buf)).await?;
+            buf = &buf[n..];
+        }
+        Ok(())
+    }
+
+    /// Whether the peer has closed (or reset) while no bytes wait: for idle connections out of a pool and for
+    /// clients that leave in the middle of a request. Makes one system call.
+    pub fn is_closed_by_peer(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+        match self.socket().peek(&mut byte) {
+            Ok(n) => n == 0,
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Whether anything, data or an end, waits to be read. An idle connection out of a pool must have none.
+    pub fn is_readable_now(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+        !matches!(self.socket().peek(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a FIN; reading goes on.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.socket().shutdown(std::net::Shutdown::Write)
+    }
+
+    /// The socket, for options.
+    pub fn socket(&self) -> SockRef<'_> {
+        each!(self, s => SockRef::from(s))
+    }
+
+    /// A duplicate of the descriptor.
+    pub fn try_clone_fd(&self) -> io::Result<std::os::fd::OwnedFd> {
+        each!(self, s => s.as_fd().try_clone_to_owned())
+    }
+
+    /// The local address.
+    pub fn local_address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Stream::Tcp(s) => Address::Ip(s.local_addr()?),
+            Stream::Unix(s) => {
+                Address::Unix(s.local_addr()?.as_pathname().map(Into::into).unwrap_or_default())
+            }
+        })
+    }
+
+    /// Takes the stream off this thread's runtime, to hand it to another worker.
+    pub fn detach(self) -> io::Result<Detached> {
+        Ok(match self {
+            Stream::Tcp(s) => Detached::Tcp(s.into_std()?),
+            Stream::Unix(s) => Detached::Unix(s.into_std()?),
+        })
+    }
+}
+
+/// A stream that belongs to no runtime for the moment.
+#[derive(Debug)]
+pub enum Detached {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// Unix stream.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    /// Registers it with the current thread's runtime.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Detached::Tcp(s) => Stream::Tcp(TcpStream::from_std(s)?),
+            Detached::Unix(s) => Stream::Unix(UnixStream::from_std(s)?),
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! A timer for deadlines that are nearly always moved before they pass: moving one later costs nothing.
+//!
+//! A connection moves its deadline with every request. The timer behind it stays armed for the first deadline
+//! and, when it fires early, is armed again for the present one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use terrace_base::clock;
+use tokio::time::{Instant, Sleep};
+
+/// One lazily armed timer. Deadlines are monotonic milliseconds of [`clock::monotonic_ms`].
+#[derive(Debug, Default)]
+pub struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed_ms: u64,
+}
+
+impl Timer {
+    /// A timer that is not armed.
+    pub const fn new() -> Timer {
+        Timer { sleep: None, armed_ms: 0 }
+    }
+
+    /// Ready once `deadline_ms` has passed; otherwise the task is woken then.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline_ms: u64) -> Poll<()> {
+        loop {
+            match &mut self.sleep {
+                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(instant(deadline_ms)))),
+                Some(s) if deadline_ms < self.armed_ms || s.is_elapsed() => {
+                    s.as_mut().reset(instant(deadline_ms));
+                }
+                Some(s) => match s.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) => {
+                        clock::update();
+                        if clock::monotonic_ms() >= deadline_ms {
+                            return Poll::Ready(());
+                        }
+                        s.as_mut().reset(instant(deadline_ms));
+                    }
+                },
+            }
+            self.armed_ms = deadline_ms;
+        }
+    }
+}
+
+fn instant(deadline_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(deadline_ms.saturating_sub(clock::monotonic_ms()).max(1))
+}

@@ -1,0 +1,2 @@
+//! Upstreams and proxy_pass.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Composes the server: generations, workers, reload, drain, signals.
+#![forbid(unsafe_code)]
