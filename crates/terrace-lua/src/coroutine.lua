@@ -10,6 +10,7 @@ local coroutine = coroutine
 local create, yield, running = coroutine.create, coroutine.yield, coroutine.running
 local raw_resume, raw_status = coroutine.resume, coroutine.status
 local error, select, setmetatable, type = error, select, setmetatable, type
+local yielded = require "terrace.yielded"
 
 -- Coroutines that the user must not resume: LIGHT is a light thread, GONE one that was waited for or killed,
 -- HELD a user coroutine with a host yield on its way.
@@ -33,10 +34,11 @@ local function status(co)
         return "dead"
     end
     local raw = raw_status(co)
-    if raw == "suspended" then
+    if raw == "suspended" and yielded(co) then
         return "running"
     end
-    if raw == "dead" then
+    -- An ended thread whose results still lie on its stack looks suspended to Lua.
+    if raw == "suspended" or raw == "dead" then
         return "zombie"
     end
     return raw
@@ -180,7 +182,7 @@ function sched.kill(co)
     if kind == GONE then
         return nil, "already waited or killed"
     end
-    local ended = raw_status(co) == "dead"
+    local ended = status(co) == "zombie"
     yield(HOST, KILL, co)
     managed[co] = GONE
     if ended then

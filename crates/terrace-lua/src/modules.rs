@@ -72,3 +72,20 @@ unsafe extern "C-unwind" fn search(state: *mut lua_State) -> c_int {
         1
     }
 }
+
+/// Loader of the module `terrace.yielded`: a function that tells whether a coroutine has yielded, which
+/// `coroutine.status` cannot tell from one that ended with results.
+pub(crate) unsafe extern "C-unwind" fn open_yielded(state: *mut lua_State) -> c_int {
+    unsafe extern "C-unwind" fn yielded(state: *mut lua_State) -> c_int {
+        // SAFETY: the argument is checked before use; pushing a boolean does not raise.
+        unsafe {
+            let coroutine = ffi::lua_tothread(state, 1);
+            let is = !coroutine.is_null() && ffi::lua_status(coroutine) == ffi::LUA_YIELD;
+            ffi::lua_pushboolean(state, c_int::from(is));
+        }
+        1
+    }
+    // SAFETY: Lua calls this with room for 20 values.
+    unsafe { ffi::lua_pushcclosure(state, yielded, 0) };
+    1
+}

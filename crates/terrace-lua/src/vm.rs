@@ -134,6 +134,8 @@ impl Vm {
 
     fn install_scheduler(self: &Rc<Self>) -> Result<(), LuaError> {
         let code = include_bytes!("coroutine.lua");
+        // SAFETY: the function holds nothing to drop and does not panic.
+        unsafe { self.preload("terrace.yielded", modules::open_yielded)? };
         let name = error::SCHEDULER_CHUNK.to_str().unwrap_or_default();
         let args = [
             Value::LightUserdata(op::sentinel()),
