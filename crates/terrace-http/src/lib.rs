@@ -14,6 +14,7 @@ pub mod generation;
 mod head_writer;
 pub mod headers_in;
 pub mod headers_out;
+pub mod intern;
 pub mod location_tree;
 pub mod log;
 pub mod module;

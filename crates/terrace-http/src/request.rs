@@ -1,6 +1,7 @@
 //! One request, alive from its head to its log line. Shared by handlers through `Rc`, changed through cells; it
 //! never leaves its worker.
 
+use std::any::Any;
 use std::cell::{Cell, Ref, RefCell};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -99,11 +100,20 @@ pub enum Entry {
     Location(LocationIndex),
 }
 
-/// Times of a request that variables and logs report.
-#[derive(Debug, Default)]
+/// What a module that asks upstream servers keeps with the request. Unlike other state it outlives redirects within
+/// the server, so that an error page can look at the response that led to it.
+pub trait Exchange: Any {
+    /// Appends the URI sent upstream, for the error log.
+    fn append_uri(&self, out: &mut String);
+}
+
+/// Attempts at upstream servers, which variables and logs report.
+#[derive(Default)]
 pub struct Upstreamed {
     /// One entry an attempt: address, status, times in ms, bytes.
     pub attempts: Vec<UpstreamAttempt>,
+    /// What the module keeps of the last exchange.
+    pub exchange: Option<Rc<dyn Exchange>>,
 }
 
 /// One try at an upstream server, for `$upstream_*`.
@@ -177,6 +187,8 @@ pub struct Request {
     slots: RefCell<Vec<Slot>>,
     state: RefCell<TypeMap>,
     peer: RefCell<Option<IpAddr>>,
+    is_replaced: Cell<bool>,
+    is_located: Cell<bool>,
     head_bytes: u64,
     id: RefCell<Option<[u8; 16]>>,
 }
@@ -270,6 +282,8 @@ impl Request {
             slots: RefCell::default(),
             state: RefCell::default(),
             peer: RefCell::new(None),
+            is_replaced: Cell::new(false),
+            is_located: Cell::new(true),
             head_bytes: 0,
             id: RefCell::new(None),
         }
@@ -302,6 +316,7 @@ impl Request {
 
     /// Puts the request into a location (found, named, or of an `if`).
     pub fn set_location(&self, location: LocationIndex) {
+        self.is_located.set(true);
         self.location.set(location);
     }
 
@@ -337,6 +352,8 @@ impl Request {
 
     /// Changes the path.
     pub fn set_uri(&self, uri: impl Into<Bytes>) {
+        self.is_replaced.set(true);
+        self.is_located.set(false);
         self.uri.replace(Text::Owned(uri.into()));
     }
 
@@ -347,6 +364,7 @@ impl Request {
 
     /// Changes the query string.
     pub fn set_args(&self, args: impl Into<Bytes>) {
+        self.is_replaced.set(true);
         self.args.replace(Text::Owned(args.into()));
     }
 
@@ -371,7 +389,15 @@ impl Request {
 
     /// Whether the URI is the one the client sent: unchanged by rewrites and redirects.
     pub fn is_uri_as_sent(&self) -> bool {
-        self.sent_target.len() > 0 && self.redirects.get() == 0 && !self.internal.get()
+        self.sent_target.len() > 0
+            && self.redirects.get() == 0
+            && !self.internal.get()
+            && !self.is_replaced.get()
+    }
+
+    /// Whether the location was found by the present URI (nginx's `valid_location`): not after a `rewrite … break`.
+    pub fn is_uri_of_location(&self) -> bool {
+        self.is_located.get()
     }
 
     /// The target as the client sent it (`$request_uri`); of a subrequest, the main request's.
@@ -512,7 +538,8 @@ impl Request {
             let found = extension(&uri).and_then(|e| core.types.find(e));
             let chosen = found.unwrap_or(&core.default_type);
             if !chosen.is_empty() {
-                *content_type = Some(Bytes::copy_from_slice(chosen));
+                // Interned: the copy is free.
+                *content_type = Some(chosen.clone());
             }
         }
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use terrace_conf::{Arg, ConfError};
 
 use crate::vars::VarIndex;
-use crate::{Builder, Request};
+use crate::{Builder, Request, intern};
 
 #[derive(Debug, Clone)]
 enum Part {
@@ -37,7 +37,7 @@ impl Value {
                 _ => arg.error("invalid variable name"),
             })?;
             if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+                parts.push(Part::Literal(intern::text(&std::mem::take(&mut literal))));
             }
             parts.push(match name {
                 [d @ b'0'..=b'9'] => Part::Capture(usize::from(d - b'0')),
@@ -46,7 +46,7 @@ impl Value {
             i = next;
         }
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal.into()));
+            parts.push(Part::Literal(intern::text(&literal)));
         }
         Ok(Value { parts })
     }
@@ -113,6 +113,23 @@ impl Value {
         let mut out = Vec::new();
         self.eval(r, &mut out);
         out.into()
+    }
+
+    /// As [`Value::eval`], with each capture's text passed through `map` (not the literals and variables).
+    pub fn eval_captures_mapped(&self, r: &Request, out: &mut Vec<u8>, map: fn(&[u8], &mut Vec<u8>)) {
+        for p in &self.parts {
+            match p {
+                Part::Literal(t) => out.extend_from_slice(t),
+                Part::Capture(n) => {
+                    if let Some(t) = r.captures().borrow().group(*n) {
+                        map(t, out);
+                    }
+                }
+                Part::Variable(v) => {
+                    r.append_var(*v, out);
+                }
+            }
+        }
     }
 
     /// As [`Value::eval`], with each variable's and capture's text passed through `map` (not the literals).

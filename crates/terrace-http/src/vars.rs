@@ -3,10 +3,12 @@
 //! A variable is a function of the request, a stored value (`set`, regex captures), or computed once and kept
 //! (`map`). Names such as `arg_x` belong to a prefix and need no definition.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use terrace_base::log::Level;
 use terrace_conf::{ConfError, Position};
 
 use crate::Request;
@@ -17,6 +19,17 @@ pub type Get = fn(&Request, &mut Vec<u8>) -> bool;
 pub type GetNamed = fn(&Request, &[u8], &mut Vec<u8>) -> bool;
 /// Takes a new value (`set $args …`, `ngx.var.args = …`).
 pub type Set = fn(&Request, &[u8]);
+
+/// Told of a variable that is read before it was given a value in this request, with its name; it then is empty.
+pub type Unset = fn(&Request, &[u8]);
+
+/// How deep computed variables may stand in each other (nginx's bound too); deeper is a cycle.
+const DEPTH_MAX: u8 = 100;
+
+thread_local! {
+    /// How deep the computed variable is that this thread evaluates.
+    static DEPTH: Cell<u8> = const { Cell::new(0) };
+}
 
 /// A variable whose value some module computes, such as `map`'s.
 pub trait Computed: Send + Sync {
@@ -34,7 +47,7 @@ enum Kind {
     Get(Get),
     GetSet(Get, Set),
     Named(GetNamed, Box<[u8]>),
-    Stored(u32),
+    Stored(u32, Option<Unset>),
     Computed(Arc<dyn Computed>, Option<u32>),
 }
 
@@ -120,14 +133,21 @@ impl VarTable {
         match self.variables[i].kind {
             Kind::Undefined | Kind::Named(..) => {
                 let slot = self.new_slot();
-                self.variables[i].kind = Kind::Stored(slot);
+                self.variables[i].kind = Kind::Stored(slot, None);
             }
-            Kind::Stored(_) | Kind::GetSet(..) | Kind::Computed(_, Some(_)) => {}
+            Kind::Stored(..) | Kind::GetSet(..) | Kind::Computed(_, Some(_)) => {}
             Kind::Get(_) | Kind::Computed(_, None) => {
                 return Err(format!("the duplicate \"{}\" variable", String::from_utf8_lossy(name)));
             }
         }
         Ok(VarIndex(i as u32))
+    }
+
+    /// Has `report` called when a stored variable is read before it was given a value; it then counts as empty.
+    pub fn report_unset(&mut self, index: VarIndex, report: Unset) {
+        if let Kind::Stored(_, unset) = &mut self.variables[index.0 as usize].kind {
+            *unset = Some(report);
+        }
     }
 
     /// Resolves a name used in the configuration; it must be defined by the end of it.
@@ -165,32 +185,40 @@ impl VarTable {
             Kind::Undefined => false,
             Kind::Get(get) | Kind::GetSet(get, _) => get(r, out),
             Kind::Named(get, name) => get(r, name, out),
-            Kind::Stored(slot) => r.slot(*slot, |s| match s {
-                Slot::Value(v) => {
-                    out.extend_from_slice(v);
+            Kind::Stored(slot, unset) => match (kept(r, *slot, out), unset) {
+                (Some(found), _) => found,
+                (None, None) => false,
+                (None, Some(report)) => {
+                    r.put_slot(*slot, Slot::Value(Bytes::new()));
+                    report(r, self.name(index));
                     true
                 }
-                Slot::Unset | Slot::NotFound => false,
-            }),
-            Kind::Computed(by, None) => by.compute(r, out),
-            Kind::Computed(by, Some(slot)) => self.cached(r, by.as_ref(), *slot, out),
+            },
+            Kind::Computed(by, None) => self.computed(r, index, by.as_ref(), out),
+            Kind::Computed(by, Some(slot)) => match kept(r, *slot, out) {
+                Some(found) => found,
+                None => self.cached(r, index, by.as_ref(), *slot, out),
+            },
         }
     }
 
-    fn cached(&self, r: &Request, by: &dyn Computed, slot: u32, out: &mut Vec<u8>) -> bool {
-        let known = r.slot(slot, |s| match s {
-            Slot::Unset => None,
-            Slot::NotFound => Some(false),
-            Slot::Value(v) => {
-                out.extend_from_slice(v);
-                Some(true)
-            }
-        });
-        if let Some(found) = known {
-            return found;
+    /// Computes a value, unless it needs itself.
+    fn computed(&self, r: &Request, index: VarIndex, by: &dyn Computed, out: &mut Vec<u8>) -> bool {
+        let depth = DEPTH.get();
+        if depth >= DEPTH_MAX {
+            let name = String::from_utf8_lossy(self.name(index));
+            r.log(Level::Error, format_args!("cycle while evaluating variable \"{name}\""));
+            return false;
         }
-        let start = out.len();
+        DEPTH.set(depth + 1);
         let found = by.compute(r, out);
+        DEPTH.set(depth);
+        found
+    }
+
+    fn cached(&self, r: &Request, index: VarIndex, by: &dyn Computed, slot: u32, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        let found = self.computed(r, index, by, out);
         let value = if found { Slot::Value(Bytes::copy_from_slice(&out[start..])) } else { Slot::NotFound };
         r.put_slot(slot, value);
         found
@@ -214,7 +242,7 @@ impl VarTable {
                 set(r, value.as_deref().unwrap_or_default());
                 return true;
             }
-            Kind::Stored(slot) | Kind::Computed(_, Some(slot)) => *slot,
+            Kind::Stored(slot, _) | Kind::Computed(_, Some(slot)) => *slot,
             _ => return false,
         };
         r.put_slot(slot, value.map_or(Slot::NotFound, Slot::Value));
@@ -229,8 +257,20 @@ impl VarTable {
     /// Whether the variable holds what it is given and was given nothing yet in this request.
     pub fn is_unset(&self, r: &Request, index: VarIndex) -> bool {
         match &self.variables[index.0 as usize].kind {
-            Kind::Stored(slot) => r.slot(*slot, |s| matches!(s, Slot::Unset)),
+            Kind::Stored(slot, _) => r.slot(*slot, |s| matches!(s, Slot::Unset)),
             _ => false,
         }
     }
+}
+
+/// Appends a kept value: whether it was found, `None` when it was never set.
+fn kept(r: &Request, slot: u32, out: &mut Vec<u8>) -> Option<bool> {
+    r.slot(slot, |s| match s {
+        Slot::Unset => None,
+        Slot::NotFound => Some(false),
+        Slot::Value(v) => {
+            out.extend_from_slice(v);
+            Some(true)
+        }
+    })
 }

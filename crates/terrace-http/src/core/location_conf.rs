@@ -13,7 +13,7 @@ use super::error_page::ErrorPages;
 use super::types::{Types, TypesConf};
 use crate::conf::slots::{Merge, MergeContext, Slots};
 use crate::vars::{VarIndex, VarTable};
-use crate::{Builder, Request, Value, settings};
+use crate::{Builder, Request, Value, intern, settings};
 
 settings! {
     /// Plain settings of nginx's core module, inherited from `http` to `location`.
@@ -249,7 +249,7 @@ impl CoreLocation {
             etag: c.etag(),
             if_modified_since: c.if_modified_since(),
             max_ranges: c.max_ranges(),
-            default_type: c.default_type(),
+            default_type: intern::text(&c.default_type()),
             root: c.root(),
             internal: own.internal,
             auto_redirect: false,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use terrace_conf::{ConfError, Node};
 
-use crate::Builder;
+use crate::{Builder, intern};
 use crate::conf::slots::{Merge, MergeContext};
 
 /// Media types by extension, in lower case.
@@ -62,8 +62,9 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
         if !matches!(row.body, terrace_conf::Body::None) {
             return Err(row.error(format!("unexpected \"{{\" after \"{}\"", row.name)));
         }
+        let media_type = intern::text(row.name.as_bytes());
         for extension in &row.args {
-            map.insert(extension.value.to_ascii_lowercase().into(), Bytes::from(row.name.clone()));
+            map.insert(extension.value.to_ascii_lowercase().into(), media_type.clone());
         }
     }
     match &mut b.conf::<TypesConf>().own {
