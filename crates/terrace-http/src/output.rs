@@ -154,21 +154,18 @@ impl Request {
         }
     }
 
-    /// Whether body bytes may go straight to [`Request::write_now`]: the header is ready (or needs no waiting)
-    /// and no body filter is there.
+    /// Whether body bytes may go straight to [`Request::write_now`]: the header is ready (it is made so where that
+    /// needs no waiting) and no body filter has anything to do.
     pub fn can_write_now(self: &Rc<Self>) -> bool {
         let location = self.location();
-        if !location.body_filters.is_empty() {
-            return false;
-        }
         if self.output.mode.get() == Mode::Unstarted {
-            if self.output.starting.get() || !location.header_filters.is_empty() {
+            if self.output.starting.get() || location.header_filters.iter().any(|f| f.may_wait()) {
                 return false;
             }
-            // Without filters this does not wait.
+            // Without filters that wait this does not wait.
             let _ = self.send_header();
         }
-        true
+        !location.body_filters.iter().any(|f| f.applies(self))
     }
 
     /// Adds body bytes without waiting; see [`Request::can_write_now`]. False once the client is gone.

@@ -98,6 +98,12 @@ pub trait Handler: Send + Sync {
 pub trait HeaderFilter: Send + Sync {
     /// Called once a response, in the order in which filters were added.
     fn filter(&self, r: &Rc<Request>) -> Step<()>;
+
+    /// Whether [`HeaderFilter::filter`] may answer [`Step::Wait`]. Where no filter of a location may, bodies can be
+    /// written without futures (see [`Request::can_write_now`]).
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 /// A piece of a response's body on its way through the body filters.
@@ -115,6 +121,12 @@ pub struct Chunk {
 pub trait BodyFilter: Send + Sync {
     /// Called for each piece; may hold bytes back until a later one (at the latest the one marked `last`).
     fn filter(&self, r: &Rc<Request>, chunk: Chunk) -> Step<Chunk>;
+
+    /// Whether the filter has anything to do for this response, whose header is ready. One that has not may be
+    /// left out.
+    fn applies(&self, _r: &Request) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&Rc<Request>) -> Step + Send + Sync> Handler for F {
