@@ -2,6 +2,7 @@
 //!
 //! - [`SqlSource`]: one SQL query as a source. A lookup's parameters fill the query's named parameters; its rows
 //!   become JSON. SQLite is built in.
+//! - [`init`]: makes a database that does not exist yet from an SQL script.
 //!
 //! # Named parameters
 //!
@@ -25,4 +26,4 @@
 
 mod sql;
 
-pub use sql::{ROWS_MAX, RowShape, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX};
+pub use sql::{InitError, ROWS_MAX, RowShape, SqlError, SqlOptions, SqlSource, SCRIPT_BYTES_MAX, VALUE_BYTES_MAX, init};

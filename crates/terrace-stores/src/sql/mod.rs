@@ -5,6 +5,7 @@
 //! that is no longer the one at the configured path. SQLite would go on reading a file that was removed or
 //! replaced under it, so every load compares the file's identity and opens it anew when that has changed.
 
+mod init;
 mod json;
 mod named;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use terrace_cache::{BoxFuture, LoadError, LoadRequest, Loaded, Params, Source};
 
+pub use init::{InitError, SCRIPT_BYTES_MAX, init};
 use json::Shaper;
 use named::NamedQuery;
 
@@ -77,6 +79,16 @@ impl SqlOptions {
             acquire_timeout_ms: 1_000,
             query_timeout_ms: 2_000,
         }
+    }
+
+    /// The same for the SQLite database in a file, whatever characters its path has.
+    pub fn sqlite(path: &Path, query: impl Into<String>) -> Result<Self, SqlError> {
+        let Some(text) = path.to_str() else {
+            let url = path.display().to_string();
+            return Err(SqlError::Url { url, reason: "its path is not UTF-8".to_owned() });
+        };
+        let text = text.replace('%', "%25").replace('?', "%3F");
+        Ok(Self::new(format!("sqlite:{text}"), query))
     }
 }
 
@@ -159,6 +171,11 @@ impl SqlSource {
             query_timeout: Duration::from_millis(options.query_timeout_ms),
             pool: Mutex::new(None),
         })
+    }
+
+    /// The names of the query's parameters, each once, in the order of their first use.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|(name, _)| name.as_str())
     }
 
     async fn run(&self, params: Params) -> Result<Loaded, LoadError> {

@@ -319,3 +319,16 @@ async fn behind_the_cache_warm_values_outlive_the_database() {
     let failed = lookup("2", 700_000).await.expect_err("never loaded, and the database is gone");
     assert!(failed.retry_may_help());
 }
+
+#[tokio::test]
+async fn a_path_may_hold_any_character() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("50% off? yes.db");
+    make_database(&path).await;
+    let options = SqlOptions::sqlite(&path, "SELECT :a AS a, :b AS b, :a AS c").expect("a path");
+    let source = SqlSource::open(options).expect("good options");
+    assert_eq!(source.parameters().collect::<Vec<_>>(), ["a", "b"]);
+    let params = Params::from_iter([Param::new("a", "1"), Param::new("b", "2")]);
+    let loaded = source.load(LoadRequest { key: Bytes::from_static(b"k"), params }).await;
+    assert_eq!(loaded, Ok(Loaded::found(r#"{"a":"1","b":"2","c":"1"}"#)));
+}

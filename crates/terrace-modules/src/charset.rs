@@ -1,0 +1,171 @@
+//! `charset`, `charset_types`: names the charset of textual responses. Nothing is recoded.
+//!
+//! The name is appended to `Content-Type` when that is one of the types and has no parameter yet, and not to
+//! redirects, as nginx does. The main request alone is looked at: a subrequest's header is nobody's.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashSet;
+use terrace_conf::{Arity, ConfError, Directive, Known, KnownKind, Node};
+use terrace_http::conf::table::{HSL, HSLI, simple};
+use terrace_http::{
+    Builder, HeaderFilter, LocationBuilder, Merge, MergeContext, Module, Request, Step, Value,
+};
+
+/// The module.
+pub struct Charset;
+
+/// The types that get a charset without `charset_types`; the first is always one of them.
+const DEFAULT_TYPES: [&str; 6] = [
+    "text/html",
+    "text/xml",
+    "text/plain",
+    "text/vnd.wap.wml",
+    "application/javascript",
+    "application/rss+xml",
+];
+
+/// The longest type that is compared.
+const TYPE_BYTES_MAX: usize = 128;
+
+#[rustfmt::skip]
+static DIRECTIVES: &[Directive<Builder>] = &[
+    simple("charset", HSLI, Arity::Exactly(1), "off", "The charset that is named in Content-Type.", set_charset),
+    simple("charset_types", HSL, Arity::AtLeast(1), "text/html text/xml text/plain text/vnd.wap.wml application/javascript application/rss+xml", "The media types that get it besides text/html; * is all.", set_types),
+];
+
+/// The directives of nginx's module that recode.
+pub static KNOWN: &[Known] = &[
+    Known {
+        name: "source_charset",
+        kind: KnownKind::NotCarriedOut,
+        doc: "The charset to recode responses from.",
+    },
+    Known {
+        name: "charset_map",
+        kind: KnownKind::NotCarriedOut,
+        doc: "How one charset is recoded to another.",
+    },
+    Known {
+        name: "override_charset",
+        kind: KnownKind::NotCarriedOut,
+        doc: "Whether responses that name a charset are recoded.",
+    },
+];
+
+impl Module for Charset {
+    fn directives(&self) -> &'static [Directive<Builder>] {
+        DIRECTIVES
+    }
+
+    fn location(&self, _: &mut Builder, location: &mut LocationBuilder) -> Result<(), ConfError> {
+        let Some(conf) = location.settings.find::<Conf>() else { return Ok(()) };
+        if let Some(Setting::Named(name)) = &conf.charset {
+            let types = conf.types.clone().unwrap_or_else(|| Arc::new(Types::of(&DEFAULT_TYPES)));
+            let filter = Filter { name: name.clone(), types };
+            location.add_header_filter(filter);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Setting {
+    Off,
+    Named(Value),
+}
+
+#[derive(Debug)]
+enum Types {
+    All,
+    /// In lower case.
+    Some(FxHashSet<Box<[u8]>>),
+}
+
+impl Types {
+    fn of(names: &[&str]) -> Types {
+        Types::Some(names.iter().map(|it| it.as_bytes().into()).collect())
+    }
+
+    fn has(&self, content_type: &[u8]) -> bool {
+        let Types::Some(types) = self else { return true };
+        let mut lower = [0; TYPE_BYTES_MAX];
+        let Some(lower) = lower.get_mut(..content_type.len()) else { return false };
+        lower.copy_from_slice(content_type);
+        lower.make_ascii_lowercase();
+        types.contains(&*lower)
+    }
+}
+
+#[derive(Default)]
+struct Conf {
+    charset: Option<Setting>,
+    types: Option<Arc<Types>>,
+}
+
+impl Merge for Conf {
+    fn merge(&mut self, parent: &Self, _: MergeContext) {
+        if self.charset.is_none() {
+            self.charset.clone_from(&parent.charset);
+        }
+        if self.types.is_none() {
+            self.types.clone_from(&parent.types);
+        }
+    }
+}
+
+fn set_charset(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let setting = match &node.bytes(0)?[..] {
+        b"off" => Setting::Off,
+        _ => Setting::Named(Value::compile(b, node.arg(0)?)?),
+    };
+    node.set_once(&mut b.conf::<Conf>().charset, setting)
+}
+
+fn set_types(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let mut types = FxHashSet::from_iter([Box::from(DEFAULT_TYPES[0].as_bytes())]);
+    for arg in &node.args {
+        if !types.insert(arg.value.to_ascii_lowercase().into()) {
+            b.warn(&node.at, &format!("duplicate MIME type \"{arg}\""));
+        }
+    }
+    let types = if types.contains(&b"*"[..]) { Types::All } else { Types::Some(types) };
+    node.set_once(&mut b.conf::<Conf>().types, Arc::new(types))
+}
+
+struct Filter {
+    name: Value,
+    types: Arc<Types>,
+}
+
+impl HeaderFilter for Filter {
+    fn filter(&self, r: &Rc<Request>) -> Step<()> {
+        let named = r.headers_out.content_type.borrow().as_ref().and_then(|it| self.with_charset(r, it));
+        if named.is_some() {
+            r.headers_out.content_type.replace(named);
+        }
+        Step::Ready(())
+    }
+}
+
+impl Filter {
+    /// The type with the charset, if it is to get one.
+    fn with_charset(&self, r: &Request, content_type: &Bytes) -> Option<Bytes> {
+        let redirects = matches!(r.headers_out.status.get(), 301 | 302 | 303 | 307 | 308);
+        let has_parameter = content_type.contains(&b';');
+        if redirects || has_parameter || content_type.is_empty() || !self.types.has(content_type) {
+            return None;
+        }
+        const SEPARATOR: &[u8] = b"; charset=";
+        let name = self.name.as_literal();
+        let room = name.map_or(16, <[u8]>::len);
+        let mut text = Vec::with_capacity(content_type.len() + SEPARATOR.len() + room);
+        text.extend_from_slice(content_type);
+        text.extend_from_slice(SEPARATOR);
+        let start = text.len();
+        self.name.eval(r, &mut text);
+        (text.len() > start).then(|| text.into())
+    }
+}
