@@ -16,6 +16,8 @@ mod pass;
 mod registry;
 mod source_block;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 
