@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use terrace_conf::{Arity, ConfError, Directive, Known, KnownKind, Node};
 use terrace_http::conf::table::{HSL, HSLI, simple};
 use terrace_http::{
-    Builder, HeaderFilter, LocationBuilder, Merge, MergeContext, Module, Request, Step, Value,
+    Builder, HeaderFilter, LocationBuilder, Merge, MergeContext, Module, Request, Step, Value, intern,
 };
 
 /// The module.
@@ -27,6 +27,8 @@ const DEFAULT_TYPES: [&str; 6] = [
     "application/rss+xml",
 ];
 
+/// What stands between a type and its charset.
+const SEPARATOR: &[u8] = b"; charset=";
 /// The longest type that is compared.
 const TYPE_BYTES_MAX: usize = 128;
 
@@ -64,7 +66,7 @@ impl Module for Charset {
         let Some(conf) = location.settings.find::<Conf>() else { return Ok(()) };
         if let Some(Setting::Named(name)) = &conf.charset {
             let types = conf.types.clone().unwrap_or_else(|| Arc::new(Types::of(&DEFAULT_TYPES)));
-            let filter = Filter { name: name.clone(), types };
+            let filter = Filter { ready: types.with_charset(name), name: name.clone(), types };
             location.add_header_filter(filter);
         }
         Ok(())
@@ -96,6 +98,12 @@ impl Types {
         lower.copy_from_slice(content_type);
         lower.make_ascii_lowercase();
         types.contains(&*lower)
+    }
+
+    /// Each type with the charset, where both are known before any request.
+    fn with_charset(&self, name: &Value) -> FxHashMap<Box<[u8]>, Bytes> {
+        let (Types::Some(types), Some(name @ [_, ..])) = (self, name.as_literal()) else { return FxHashMap::default() };
+        types.iter().map(|it| (it.clone(), intern::text(&[it, SEPARATOR, name].concat()))).collect()
     }
 }
 
@@ -138,6 +146,8 @@ fn set_types(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 struct Filter {
     name: Value,
     types: Arc<Types>,
+    /// What nearly all responses get.
+    ready: FxHashMap<Box<[u8]>, Bytes>,
 }
 
 impl HeaderFilter for Filter {
@@ -157,22 +167,17 @@ impl HeaderFilter for Filter {
 impl Filter {
     /// The type with the charset, if it is to get one.
     fn with_charset(&self, r: &Request, content_type: &Bytes) -> Option<Bytes> {
-        let redirects = matches!(r.headers_out.status.get(), 301 | 302 | 303 | 307 | 308);
-        let has_parameter = content_type.contains(&b';');
-        if r.is_subrequest()
-            || redirects
-            || has_parameter
-            || content_type.is_empty()
-            || !self.types.has(content_type)
-        {
+        if r.is_subrequest() || matches!(r.headers_out.status.get(), 301 | 302 | 303 | 307 | 308) {
             return None;
         }
-        const SEPARATOR: &[u8] = b"; charset=";
-        let name = self.name.as_literal();
-        let room = name.map_or(16, <[u8]>::len);
-        let mut text = Vec::with_capacity(content_type.len() + SEPARATOR.len() + room);
-        text.extend_from_slice(content_type);
-        text.extend_from_slice(SEPARATOR);
+        if let Some(ready) = self.ready.get(&content_type[..]) {
+            return Some(ready.clone());
+        }
+        let has_parameter = content_type.contains(&b';');
+        if has_parameter || content_type.is_empty() || !self.types.has(content_type) {
+            return None;
+        }
+        let mut text = [content_type, SEPARATOR].concat();
         let start = text.len();
         self.name.eval(r, &mut text);
         (text.len() > start).then(|| text.into())

@@ -20,7 +20,9 @@ use terrace_base::log::Level as LogLevel;
 use terrace_cache::{Answer, Cache, CacheError, Level, LoadError, Lookup, Param, Params};
 use terrace_conf::{ConfError, Node, Position};
 use terrace_http::headers_out::Field;
-use terrace_http::{Builder, Handler, LocationBuilder, Merge, MergeContext, Outcome, Request, Step, Value};
+use terrace_http::{
+    Builder, Handler, LocationBuilder, Merge, MergeContext, Outcome, Request, Step, Value, intern,
+};
 use terrace_http1::KnownHeader;
 
 use super::cache_block::Specs;
@@ -94,7 +96,7 @@ pub(super) fn set_param(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 }
 
 pub(super) fn set_type(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    node.set_once(&mut b.conf::<PassConf>().content_type, node.bytes(0)?.clone())
+    node.set_once(&mut b.conf::<PassConf>().content_type, intern::text(node.bytes(0)?))
 }
 
 /// Adds the handler that the location's settings ask for.
