@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
 use terrace_net::{Address, Detached};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::connection::Client;
@@ -50,6 +51,8 @@ pub struct Worker {
     state: RefCell<TypeMap>,
     buffers: RefCell<Vec<Vec<u8>>>,
     tasks: Cell<usize>,
+    /// A connection or task has ended.
+    left: Notify,
 }
 
 impl Worker {
@@ -64,6 +67,7 @@ impl Worker {
             state: RefCell::default(),
             buffers: RefCell::default(),
             tasks: Cell::new(0),
+            left: Notify::new(),
         })
     }
 
@@ -108,6 +112,27 @@ impl Worker {
 
     pub(crate) fn leave(&self, client: &Client) {
         self.clients.borrow_mut().remove(&client.number);
+        self.left.notify_waiters();
+    }
+
+    /// Ready once no connection and no task is alive.
+    pub async fn drained(&self) {
+        self.until(|w| w.in_flight() == 0).await;
+    }
+
+    /// Ready once fewer than `connections_max` connections are open.
+    pub async fn room(&self, connections_max: usize) {
+        self.until(|w| w.connections() < connections_max).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Worker) -> bool) {
+        loop {
+            let left = self.left.notified();
+            if holds(self) {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Runs a task that the drain waits for (a timer that is due, a background refresh).
@@ -159,5 +184,6 @@ impl TaskGuard {
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         self.0.tasks.set(self.0.tasks.get() - 1);
+        self.0.left.notify_waiters();
     }
 }

@@ -1,0 +1,388 @@
+//! The serving process: its control loop, on the main thread, turns signals into starts, drains and ends of workers.
+//!
+//! Invariant: at every moment up to the stop one generation accepts connections. A new one takes over only when
+//! all of its workers are ready; until then the old one serves as if nothing had happened.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use terrace_base::OsError;
+use terrace_base::log::{ErrorLog, Level, reopen_all};
+use terrace_conf::ConfError;
+use terrace_http::Generation;
+use terrace_http::persistent::Persistent;
+use terrace_http::worker::Handover;
+use thiserror::Error;
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::channel::Channel;
+use crate::load::{Loaded, Source};
+use crate::signals::{Command, Signals};
+use crate::sockets::{BindError, Sockets};
+use crate::worker_thread::{self, Control, Spec, WorkerHandle};
+
+/// Threads of the runtime for what is not on the request path.
+const BACKGROUND_THREADS: usize = 2;
+/// How long workers may take to end when the server stops at once.
+const STOP_MS: u64 = 2000;
+/// How often an address that is in use is tried at the start: its last owner may be about to end.
+const BIND_ATTEMPTS: u32 = 5;
+/// The pause between these attempts.
+const BIND_PAUSE_MS: u64 = 500;
+
+/// Why a generation did not come to serve.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Conf(#[from] ConfError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system refused.
+    #[error("{what} failed {}", OsError(error))]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// A worker's hook failed.
+    #[error("{0}")]
+    Worker(String),
+}
+
+impl StartError {
+    /// For `map_err`: names what was tried.
+    pub fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+        let what = what.into();
+        |error| StartError::System { what, error }
+    }
+}
+
+/// Called once the sockets are bound, before threads exist that work for the user.
+pub type OnBound = Box<dyn FnOnce(&Loaded) -> Result<(), StartError>>;
+/// Called once the first generation is ready to serve.
+pub type OnReady = Box<dyn FnOnce(&Loaded) -> Result<(), StartError>>;
+
+/// What the control loop begins with.
+pub struct Start {
+    /// The files.
+    pub source: Source,
+    /// The end of the channel to the master, where there is one.
+    pub master: Option<OwnedFd>,
+    /// See [`OnBound`].
+    pub on_bound: OnBound,
+    /// See [`OnReady`].
+    pub on_ready: OnReady,
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// When the first generation does not come to serve.
+pub fn serve(start: Start) -> Result<ExitCode, StartError> {
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("terrace-background")
+        .enable_all()
+        .build()
+        .map_err(StartError::system("starting the background threads"))?;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(StartError::system("starting the event loop"))?;
+    let persistent = Arc::new(Persistent::new(background.handle().clone()));
+    let code = control.block_on(async {
+        let (server, signals) = Server::start(start, persistent).await?;
+        Ok(server.run(signals).await)
+    });
+    // A background task that blocks must not keep the process.
+    background.shutdown_background();
+    code
+}
+
+/// A generation with its workers.
+struct Running {
+    number: u64,
+    shutdown_timeout_ms: Option<u64>,
+    workers: Vec<WorkerHandle>,
+    alive: usize,
+}
+
+impl Running {
+    fn tell(&self, control: impl Fn() -> Control) {
+        self.workers.iter().for_each(|w| w.tell(control()));
+    }
+
+    fn drain(&self, successor: Option<&UnboundedSender<Handover>>) {
+        let timeout_ms = self.shutdown_timeout_ms;
+        self.tell(|| Control::Drain { successor: successor.cloned(), timeout_ms });
+    }
+}
+
+struct Server {
+    source: Source,
+    persistent: Arc<Persistent>,
+    sockets: Sockets,
+    log: Arc<ErrorLog>,
+    number: u64,
+    /// The generation that serves.
+    served: Arc<Generation>,
+    current: Option<Running>,
+    /// Generations that drain.
+    old: Vec<Running>,
+    /// Numbers of generations of which a worker has ended.
+    ended: UnboundedReceiver<u64>,
+    ended_tx: UnboundedSender<u64>,
+    /// Where draining workers send idle connections: to the workers of whatever generation is current then.
+    successor: UnboundedSender<Handover>,
+    takers: Rc<RefCell<Vec<UnboundedSender<Handover>>>>,
+}
+
+impl Server {
+    async fn start(start: Start, persistent: Arc<Persistent>) -> Result<(Server, Signals), StartError> {
+        let signals = Signals::new().map_err(StartError::system("signal()"))?;
+        let master = start.master.map(Channel::new).transpose();
+        let sockets = Sockets::new(master.map_err(StartError::system("opening the channel"))?);
+        let loaded = start.source.load(&persistent, 1, false)?;
+        let (ended_tx, ended) = unbounded_channel();
+        let (successor, orphans) = unbounded_channel();
+        let takers = Rc::default();
+        tokio::task::spawn_local(hand_on(orphans, Rc::clone(&takers)));
+        let mut server = Server {
+            source: start.source,
+            persistent,
+            sockets,
+            log: Arc::clone(&loaded.generation.log),
+            number: 1,
+            served: Arc::clone(&loaded.generation),
+            current: None,
+            old: Vec::new(),
+            ended,
+            ended_tx,
+            successor,
+            takers,
+        };
+        server.bind_first(&loaded).await?;
+        (start.on_bound)(&loaded)?;
+        let running = server.start_workers(&loaded).await?;
+        (start.on_ready)(&loaded)?;
+        if let Some(master) = server.sockets.master() {
+            master.ready().await.map_err(StartError::system("telling the master"))?;
+        }
+        server.switch_to(running);
+        Ok((server, signals))
+    }
+
+    /// Binds; an address in use may be about to become free, as when a server is stopped and started.
+    async fn bind_first(&mut self, loaded: &Loaded) -> Result<(), BindError> {
+        for attempt in 1.. {
+            match self.sockets.prepare(&loaded.generation, loaded.main.workers()).await {
+                Err(e) if e.error.kind() == io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS => {
+                    self.log.print(Level::Emerg, None, format_args!("{e}"));
+                    tokio::time::sleep(Duration::from_millis(BIND_PAUSE_MS)).await;
+                }
+                result => return result,
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the workers of a generation whose sockets are bound and waits until all are ready. When one fails,
+    /// all end.
+    async fn start_workers(&self, loaded: &Loaded) -> Result<Running, StartError> {
+        for warning in &loaded.warnings {
+            self.log.print(Level::Warn, None, format_args!("{warning}"));
+        }
+        let count = loaded.main.workers();
+        let generation = &loaded.generation;
+        let mut running = Running {
+            number: generation.number,
+            shutdown_timeout_ms: loaded.main.shutdown_timeout_ms,
+            workers: Vec::with_capacity(count),
+            alive: 0,
+        };
+        generation.log.print(Level::Notice, None, format_args!("start worker processes"));
+        let mut waiting = Vec::new();
+        for id in 0..count {
+            let (worker, ready) = worker_thread::start(Spec {
+                id,
+                generation: Arc::clone(generation),
+                sockets: self.sockets.of_worker(generation, id, count),
+                connections_max: loaded.main.worker_connections(),
+                ended: self.ended_tx.clone(),
+            })
+            .map_err(StartError::system("pthread_create()"))?;
+            generation.log.print(Level::Notice, None, format_args!("start worker process {id}"));
+            running.workers.push(worker);
+            running.alive += 1;
+            waiting.push(ready);
+        }
+        for ready in waiting {
+            match ready.await {
+                Ok(Ok(())) => {}
+                // Dropping the handles ends the workers.
+                Ok(Err(message)) => return Err(StartError::Worker(message)),
+                Err(_) => return Err(StartError::Worker("a worker ended while it started".to_owned())),
+            }
+        }
+        Ok(running)
+    }
+
+    /// Lets a generation serve and the one before it drain.
+    fn switch_to(&mut self, running: Running) {
+        running.tell(|| Control::Serve);
+        self.takers.replace(running.workers.iter().map(|w| w.handover.clone()).collect());
+        if let Some(before) = self.current.replace(running) {
+            before.drain(Some(&self.successor));
+            self.old.push(before);
+        }
+    }
+
+    async fn reload(&mut self) {
+        match self.next_generation().await {
+            Ok(generation) => {
+                self.log = Arc::clone(&generation.log);
+                self.served = generation;
+            }
+            Err(error) => {
+                let text = error.to_string().replace('\n', ", ");
+                self.log.print(Level::Emerg, None, format_args!("{text}"));
+            }
+        }
+        // Addresses that went, or that were bound for a configuration that failed.
+        self.sockets.keep_only(&self.served).await;
+    }
+
+    async fn next_generation(&mut self) -> Result<Arc<Generation>, StartError> {
+        self.number += 1;
+        let loaded = self.source.load(&self.persistent, self.number, false)?;
+        self.sockets.prepare(&loaded.generation, loaded.main.workers()).await?;
+        let running = self.start_workers(&loaded).await?;
+        self.switch_to(running);
+        Ok(loaded.generation)
+    }
+
+    async fn run(mut self, mut signals: Signals) -> ExitCode {
+        loop {
+            let command = tokio::select! {
+                command = signals.next() => command,
+                Some(number) = self.ended.recv() => {
+                    if !self.worker_ended(number) {
+                        continue;
+                    }
+                    self.log.print(Level::Alert, None, format_args!("a worker thread ended by itself"));
+                    self.stop().await;
+                    return ExitCode::from(2);
+                }
+                () = until_closed(self.sockets.master()) => {
+                    self.log.print(Level::Alert, None, format_args!("the master process is gone"));
+                    Command::Quit
+                }
+            };
+            self.log.print(Level::Notice, None, format_args!("{}", command.received()));
+            match command {
+                Command::Reload => {
+                    let stop = tokio::select! {
+                        () = self.reload() => continue,
+                        command = signals.stop() => command,
+                    };
+                    self.log.print(Level::Notice, None, format_args!("{}", stop.received()));
+                    return self.stop().await;
+                }
+                Command::Reopen => self.reopen(),
+                Command::Unsupported(_) => {}
+                Command::Stop(_) => return self.stop().await,
+                Command::Quit => return self.quit(signals).await,
+            }
+        }
+    }
+
+    /// Whether a worker of the current generation has ended, which it must not.
+    fn worker_ended(&mut self, number: u64) -> bool {
+        for running in self.old.iter_mut().filter(|r| r.number == number) {
+            running.alive = running.alive.saturating_sub(1);
+        }
+        self.old.retain(|r| r.alive > 0);
+        self.current.as_ref().is_some_and(|r| r.number == number)
+    }
+
+    fn reopen(&self) {
+        for failed in reopen_all() {
+            let (path, error) = (failed.path.display(), OsError(&failed.error));
+            self.log.print(Level::Emerg, None, format_args!("open() \"{path}\" failed {error}"));
+        }
+    }
+
+    /// Takes nothing new, finishes what is under way, ends.
+    async fn quit(mut self, mut signals: Signals) -> ExitCode {
+        self.takers.borrow_mut().clear();
+        if let Some(current) = self.current.take() {
+            current.drain(None);
+            self.old.push(current);
+        }
+        self.sockets.close();
+        while !self.old.is_empty() {
+            tokio::select! {
+                Some(number) = self.ended.recv() => { self.worker_ended(number); }
+                command = signals.stop() => {
+                    self.log.print(Level::Notice, None, format_args!("{}", command.received()));
+                    return self.stop().await;
+                }
+            }
+        }
+        self.log.print(Level::Notice, None, format_args!("exit"));
+        ExitCode::SUCCESS
+    }
+
+    /// Ends now.
+    async fn stop(&mut self) -> ExitCode {
+        self.takers.borrow_mut().clear();
+        self.old.extend(self.current.take());
+        self.old.iter().for_each(|r| r.tell(|| Control::Stop));
+        self.sockets.close();
+        let ended = async {
+            while !self.old.is_empty() {
+                match self.ended.recv().await {
+                    Some(number) => _ = self.worker_ended(number),
+                    None => return,
+                }
+            }
+        };
+        // Threads that are stuck end with the process.
+        let _ = tokio::time::timeout(Duration::from_millis(STOP_MS), ended).await;
+        self.log.print(Level::Notice, None, format_args!("exit"));
+        ExitCode::SUCCESS
+    }
+}
+
+/// Distributes connections of draining workers over the current ones; without any they are closed.
+async fn hand_on(
+    mut orphans: UnboundedReceiver<Handover>,
+    takers: Rc<RefCell<Vec<UnboundedSender<Handover>>>>,
+) {
+    let mut turn = 0_usize;
+    while let Some(handover) = orphans.recv().await {
+        let takers = takers.borrow();
+        turn = turn.wrapping_add(1);
+        if let Some(taker) = takers.get(turn % takers.len().max(1)) {
+            // A worker that ended by itself ends the process.
+            let _ = taker.send(handover);
+        }
+    }
+}
+
+async fn until_closed(master: Option<&Channel>) {
+    match master {
+        Some(channel) => channel.closed().await,
+        None => std::future::pending().await,
+    }
+}
