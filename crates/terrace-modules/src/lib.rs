@@ -4,26 +4,37 @@
 //! response, which is nginx's.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod charset;
 mod file_test;
 pub mod headers;
+pub mod index;
+pub mod known;
 pub mod log;
+pub mod map;
 pub mod not_modified;
 pub mod range;
 pub mod realip;
 pub mod rewrite;
 pub mod static_files;
+#[cfg(test)]
+mod testing;
 pub mod tiered_cache;
+pub mod try_files;
 
 use terrace_http::Module;
 
 /// The modules of this crate, in their order.
 pub static ALL: &[&dyn Module] = &[
+    &map::Map,
     &realip::RealIp,
     &not_modified::NotModified,
     &range::RangeBody,
     &rewrite::Rewrite,
+    &access::Access,
+    &try_files::TryFiles,
     &tiered_cache::TieredCache,
+    &index::Index,
     &static_files::StaticFiles,
 ];
 
