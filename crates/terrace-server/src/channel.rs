@@ -13,15 +13,15 @@ use rustix::net::{
 };
 use terrace_net::{Address, ListenOptions, Listener};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 use crate::message::{Answer, Request};
 
 /// The longest message: an address is at most a path of 108 bytes.
 const MESSAGE_BYTES_MAX: usize = 512;
 
-/// One end.
-pub struct Channel(AsyncFd<OwnedFd>);
+/// One end. The stream type only lends its readiness: messages keep their bounds.
+pub struct Channel(UnixStream);
 
 /// Both ends; they block until they become a [`Channel`].
 ///
@@ -37,9 +37,9 @@ impl Channel {
     /// # Errors
     /// When it is no socket.
     pub fn new(fd: OwnedFd) -> io::Result<Channel> {
-        let socket = socket2::Socket::from(fd);
+        let socket = std::os::unix::net::UnixStream::from(fd);
         socket.set_nonblocking(true)?;
-        Ok(Channel(AsyncFd::register(socket.into())?))
+        Ok(Channel(UnixStream::from_std(socket)?))
     }
 
     /// Asks for the socket number `index` of an address.
@@ -82,7 +82,7 @@ impl Channel {
     /// # Errors
     /// Those of `sendmsg(2)`.
     pub async fn send(&self, text: &str, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        self.0.async_io(Interest::WRITABLE, |fd| send(fd.as_fd(), text, file)).await
+        self.0.async_io(Interest::WRITABLE, || send(self.0.as_fd(), text, file)).await
     }
 
     /// The next message, empty at the end of the channel, and the file that came with it.
@@ -90,7 +90,7 @@ impl Channel {
     /// # Errors
     /// Those of `recvmsg(2)`.
     pub async fn receive(&self) -> io::Result<(String, Option<OwnedFd>)> {
-        self.0.async_io(Interest::READABLE, |fd| receive(fd.as_fd())).await
+        self.0.async_io(Interest::READABLE, || receive(self.0.as_fd())).await
     }
 }
 
