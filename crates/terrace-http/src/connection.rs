@@ -81,6 +81,11 @@ impl Client {
         self.gone.get()
     }
 
+    /// Cuts the connection: the client must not take what it has for a whole response.
+    pub fn abort(&self) {
+        self.gone.set(true);
+    }
+
     /// Whether the client has closed its side.
     pub fn has_left(&self) -> bool {
         self.gone.get() || (self.input.borrow().is_empty() && self.stream.is_closed_by_peer())

@@ -41,8 +41,13 @@ impl Request {
             if self.is_subrequest() {
                 let _ = write!(text, ", subrequest: \"{}\"", String::from_utf8_lossy(&self.uri()));
             }
-            if let Some(last) = self.upstream.borrow().attempts.last().filter(|a| a.response_ms.is_none()) {
-                let _ = write!(text, ", upstream: \"http://{}\"", last.address);
+            let upstream = self.upstream.borrow();
+            if let Some(last) = upstream.attempts.last().filter(|a| a.response_ms.is_none()) {
+                let _ = write!(text, ", upstream: \"http://{}", last.address);
+                if let Some(exchange) = &upstream.exchange {
+                    exchange.append_uri(text);
+                }
+                text.push('"');
             }
             let host = self.headers_in.value(terrace_http1::KnownHeader::Host);
             if let Some(host) = host.filter(|h| !h.is_empty()) {

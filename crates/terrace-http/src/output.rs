@@ -46,6 +46,7 @@ pub struct Output {
     mode: Cell<Mode>,
     starting: Cell<bool>,
     finished: Cell<bool>,
+    aborted: Cell<bool>,
     held: RefCell<Vec<u8>>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
@@ -59,7 +60,7 @@ impl Output {
 
     /// Whether the last byte of the body was given.
     pub fn is_finished(&self) -> bool {
-        self.finished.get()
+        self.finished.get() && !self.aborted.get()
     }
 
     /// Body bytes given so far (`$body_bytes_sent`).
@@ -168,9 +169,10 @@ impl Request {
         !location.body_filters.iter().any(|f| f.applies(self))
     }
 
-    /// Adds body bytes without waiting; see [`Request::can_write_now`]. False once the client is gone.
-    pub fn write_now(&self, data: &[u8]) -> bool {
-        self.frame(data);
+    /// Adds body bytes, in two parts, without waiting; see [`Request::can_write_now`]. False once the client is
+    /// gone.
+    pub fn write_now(&self, data: &[u8], end: &[u8]) -> bool {
+        self.frame(data, end);
         self.client.as_ref().is_none_or(|c| c.write_if_large())
     }
 
@@ -205,7 +207,7 @@ impl Request {
     }
 
     fn send_framed(self: &Rc<Self>, chunk: &Chunk) -> Step<bool> {
-        self.frame(&chunk.data);
+        self.frame(&chunk.data, &[]);
         if chunk.last {
             self.end_body();
         }
@@ -226,42 +228,52 @@ impl Request {
         Step::wait(async move { client.flush().await.is_ok() })
     }
 
-    /// Frames body bytes into the connection's buffer.
-    fn frame(&self, data: &[u8]) {
-        if data.is_empty() || self.output.finished.get() {
+    /// Frames body bytes, in two parts, into the connection's buffer.
+    fn frame(&self, data: &[u8], end: &[u8]) {
+        let len = data.len() + end.len();
+        if len == 0 || self.output.finished.get() {
             return;
         }
         let output = &self.output;
-        output.body_bytes.set(output.body_bytes.get() + data.len() as u64);
-        let push = |data: &[u8]| {
+        output.body_bytes.set(output.body_bytes.get() + len as u64);
+        let push = |parts: &[&[u8]]| {
             if let Some(c) = &self.client {
-                c.out().extend_from_slice(data);
+                let mut out = c.out();
+                parts.iter().for_each(|p| out.extend_from_slice(p));
             }
         };
         match output.mode.get() {
             Mode::Unstarted | Mode::Bodiless | Mode::Nowhere => {}
-            Mode::Captured => output.held.borrow_mut().extend_from_slice(data),
-            Mode::UntilClose => push(data),
+            Mode::Captured => {
+                let mut held = output.held.borrow_mut();
+                held.extend_from_slice(data);
+                held.extend_from_slice(end);
+            }
+            Mode::UntilClose => push(&[data, end]),
             Mode::Length(left) => {
                 // More than was announced would be read as the next response.
-                let n = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                push(&data[..n]);
-                output.mode.set(Mode::Length(left - n as u64));
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                let data = &data[..data.len().min(left)];
+                let end = &end[..end.len().min(left - data.len())];
+                push(&[data, end]);
+                output.mode.set(Mode::Length((left - data.len() - end.len()) as u64));
             }
             Mode::Chunked => {
                 if let Some(c) = &self.client {
                     let mut out = c.out();
-                    encode::chunk_header(data.len(), &mut *out);
+                    encode::chunk_header(len, &mut *out);
                     out.extend_from_slice(data);
+                    out.extend_from_slice(end);
                     out.extend_from_slice(b"\r\n");
                 }
             }
             Mode::Held => {
                 let mut held = output.held.borrow_mut();
                 held.extend_from_slice(data);
+                held.extend_from_slice(end);
                 if held.len() > HELD_BYTES_MAX {
                     self.write_head(Mode::UntilClose);
-                    push(&held);
+                    push(&[&held]);
                     *held = Vec::new();
                     output.mode.set(Mode::UntilClose);
                 }

@@ -1,0 +1,178 @@
+//! `*_by_lua`, `*_by_lua_block` and `*_by_lua_file`, and what they add to locations and workers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
+use terrace_http::conf::table::{HSL, HSLI, simple};
+use terrace_http::{Builder, LocalFuture, LocationBuilder, Module, Phase, Worker};
+
+use super::settings;
+use crate::chunks::Code;
+use crate::handlers::{self, BodyCode, HeaderCode, LogCode, PhaseCode};
+use crate::phase::LuaPhase;
+use crate::settings::{LuaCodes, LuaLocation, LuaMain, LuaState};
+use crate::vm::LuaVm;
+
+/// The module.
+pub struct Lua;
+
+impl Module for Lua {
+    fn directives(&self) -> &'static [Directive<Builder>] {
+        static TABLE: std::sync::LazyLock<Vec<Directive<Builder>>> = std::sync::LazyLock::new(table);
+        &TABLE
+    }
+
+    fn location(&self, _: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
+        let need_body = l.settings.of::<LuaLocation>().need_request_body();
+        let codes = l.settings.of::<LuaCodes>();
+        let phase =
+            |code: &Option<Arc<Code>>, phase| code.clone().map(|code| PhaseCode { code, phase, need_body });
+        let server_rewrite = phase(&codes.server_rewrite, LuaPhase::ServerRewrite);
+        let rewrite = phase(&codes.rewrite, LuaPhase::Rewrite);
+        let access = phase(&codes.access, LuaPhase::Access);
+        let content = phase(&codes.content, LuaPhase::Content);
+        let (header, body, log) = (codes.header_filter.clone(), codes.body_filter.clone(), codes.log.clone());
+        let at = [(Phase::ServerRewrite, server_rewrite), (Phase::Rewrite, rewrite), (Phase::Access, access)];
+        for (phase, handler) in at {
+            if let Some(h) = handler {
+                l.add(phase, h);
+            }
+        }
+        if let Some(h) = content {
+            l.set_content(h);
+        }
+        if let Some(code) = header {
+            l.add_header_filter(HeaderCode(code));
+        }
+        if let Some(code) = body {
+            l.add_body_filter(BodyCode(code));
+        }
+        if let Some(code) = log {
+            l.add(Phase::Log, LogCode(code));
+        }
+        Ok(())
+    }
+
+    fn finish(&self, b: &mut Builder) -> Result<(), ConfError> {
+        let prefix = b.paths.prefix.clone();
+        let s = std::mem::take(b.state::<LuaState>());
+        b.share(Arc::new(LuaMain {
+            codes: s.codes,
+            package_path: s.package_path,
+            package_cpath: s.package_cpath,
+            init: s.init,
+            init_worker: s.init_worker,
+            exit_worker: s.exit_worker,
+            dicts: s.dicts,
+            code_cache: !s.code_cache_off,
+            pending_timers_max: s.pending_timers_max,
+            running_timers_max: s.running_timers_max,
+            regex_cache_max: s.regex_cache_max,
+            regex_match_limit: s.regex_match_limit,
+            prefix,
+        }));
+        Ok(())
+    }
+
+    fn worker_start(&self, worker: &Rc<Worker>) -> Option<LocalFuture<Result<(), String>>> {
+        let main = LuaMain::of(&worker.generation);
+        if main.codes == 0 {
+            return None;
+        }
+        let worker = Rc::clone(worker);
+        Some(Box::pin(async move {
+            LuaVm::of_worker(&worker)
+                .map_err(|e| format!("init_by_lua error: {}\n{}", e.message, e.traceback))?;
+            match main.init_worker.clone() {
+                Some(code) => handlers::worker_code(worker, code, LuaPhase::InitWorker).await,
+                None => Ok(()),
+            }
+        }))
+    }
+
+    fn worker_end(&self, worker: &Rc<Worker>) -> Option<LocalFuture<()>> {
+        let code = LuaMain::of(&worker.generation).exit_worker.clone()?;
+        let worker = Rc::clone(worker);
+        Some(Box::pin(async move {
+            // Errors are logged; the worker ends in any case.
+            let _ = handlers::worker_code(worker, code, LuaPhase::ExitWorker).await;
+        }))
+    }
+}
+
+type Put = fn(&mut Builder, Code) -> bool;
+
+/// A directive's three forms.
+struct Forms {
+    names: [&'static str; 3],
+    contexts: Contexts,
+    doc: &'static str,
+    set: [fn(&mut Builder, &Node) -> Result<(), ConfError>; 3],
+}
+
+fn store(b: &mut Builder, node: &Node, code: Code, put: Put) -> Result<(), ConfError> {
+    if put(b, code) { Ok(()) } else { Err(node.duplicate()) }
+}
+
+fn set_inline(b: &mut Builder, node: &Node, put: Put) -> Result<(), ConfError> {
+    let code = Code::inline(b, node, node.bytes(0)?.clone());
+    store(b, node, code, put)
+}
+
+fn set_block(b: &mut Builder, node: &Node, put: Put) -> Result<(), ConfError> {
+    let code = Code::inline(b, node, node.raw()?.clone());
+    store(b, node, code, put)
+}
+
+fn set_file(b: &mut Builder, node: &Node, put: Put) -> Result<(), ConfError> {
+    let code = Code::file(b, node)?;
+    store(b, node, code, put)
+}
+
+/// Fills a slot once.
+fn fill<T>(slot: &mut Option<T>, value: T) -> bool {
+    slot.replace(value).is_none()
+}
+
+macro_rules! forms {
+    ($name:literal, $contexts:expr, $doc:literal, $put:expr) => {
+        Forms {
+            names: [$name, concat!($name, "_block"), concat!($name, "_file")],
+            contexts: $contexts,
+            doc: $doc,
+            set: [|b, n| set_inline(b, n, $put), |b, n| set_block(b, n, $put), |b, n| set_file(b, n, $put)],
+        }
+    };
+}
+
+#[rustfmt::skip]
+fn all_forms() -> Vec<Forms> {
+    const HTTP: Contexts = Contexts::HTTP;
+    vec![
+        forms!("init_by_lua", HTTP, "Lua code that runs when a worker's VM is made.", |b, c| fill(&mut b.state::<LuaState>().init, c)),
+        forms!("init_worker_by_lua", HTTP, "Lua code that runs when a worker starts.", |b, c| fill(&mut b.state::<LuaState>().init_worker, c)),
+        forms!("exit_worker_by_lua", HTTP, "Lua code that runs when a worker ends.", |b, c| fill(&mut b.state::<LuaState>().exit_worker, c)),
+        forms!("server_rewrite_by_lua", Contexts::HTTP.union(Contexts::SERVER), "Lua code for the server's rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().server_rewrite, Arc::new(c))),
+        forms!("rewrite_by_lua", HSLI, "Lua code for the rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().rewrite, Arc::new(c))),
+        forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),
+        forms!("content_by_lua", Contexts::LOCATION.union(Contexts::LOCATION_IF), "Lua code that makes the response.", |b, c| fill(&mut b.conf::<LuaCodes>().content, Arc::new(c))),
+        forms!("header_filter_by_lua", HSLI, "Lua code that changes the response's header.", |b, c| fill(&mut b.conf::<LuaCodes>().header_filter, Arc::new(c))),
+        forms!("body_filter_by_lua", HSLI, "Lua code that changes the response's body as it passes.", |b, c| fill(&mut b.conf::<LuaCodes>().body_filter, Arc::new(c))),
+        forms!("log_by_lua", HSLI, "Lua code that runs after the response.", |b, c| fill(&mut b.conf::<LuaCodes>().log, Arc::new(c))),
+    ]
+}
+
+fn table() -> Vec<Directive<Builder>> {
+    let mut rows = Vec::new();
+    for f in all_forms() {
+        let shapes = [Shape::Simple, Shape::Raw, Shape::Simple];
+        for (i, shape) in shapes.into_iter().enumerate() {
+            let arity = if shape == Shape::Raw { Arity::Exactly(0) } else { Arity::Exactly(1) };
+            let row = simple(f.names[i], f.contexts, arity, "", f.doc, f.set[i]);
+            rows.push(Directive { shape, ..row });
+        }
+    }
+    rows.extend(settings::table(HSL));
+    rows
+}

@@ -1,0 +1,9 @@
+//! The Lua modules: the directives with code, and their settings.
+
+mod code;
+mod settings;
+
+use terrace_http::Module;
+
+/// The Lua module.
+pub static ALL: &[&dyn Module] = &[&code::Lua];

@@ -1,0 +1,142 @@
+//! The functions that Lua calls through pointers, by area. Each area lists its functions with their C declarations;
+//! the lists together are the struct `terrace_native`, which `require "terrace.native"` gives to the Lua side.
+//!
+//! Rules: a function returns codes (below) and never raises, unwinds, calls Lua, or keeps a pointer into Lua's memory.
+//! Bytes that go out are left in this thread's scratch buffer ([`give`]), which the next call may overwrite.
+
+mod context;
+mod digest;
+mod header;
+mod log;
+mod output;
+mod var;
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+
+/// One function.
+pub struct Function {
+    /// `int (*name)(const char *, size_t)`
+    pub declaration: &'static str,
+    /// Its address.
+    pub pointer: *const c_void,
+}
+
+/// Lists an area's functions: `functions! { "int (*f)(int)" => f, … }`.
+macro_rules! functions {
+    ($($declaration:literal => $function:path,)*) => {
+        /// This area's functions.
+        pub fn functions() -> Vec<crate::ffi::Function> {
+            vec![$(crate::ffi::Function {
+                declaration: $declaration,
+                pointer: $function as *const std::ffi::c_void,
+            },)*]
+        }
+    };
+}
+pub(crate) use functions;
+
+/// Done.
+pub const DONE: c_int = 0;
+/// There is no such thing.
+pub const NOT_FOUND: c_int = -1;
+/// An operation was recorded: the Lua side must return `sched.await()`.
+pub const AWAIT: c_int = 1;
+/// There is no request (`no request found`).
+pub const NO_REQUEST: c_int = -100;
+/// Not in this phase (`API disabled in the context of …`).
+pub const BAD_CONTEXT: c_int = -101;
+/// The error's text is in the scratch buffer.
+pub const FAILED: c_int = -102;
+
+/// The declaration of `struct terrace_native` and the block of addresses behind it.
+pub fn table() -> (String, Vec<*const c_void>) {
+    let areas = [
+        context::functions(),
+        digest::functions(),
+        header::functions(),
+        log::functions(),
+        output::functions(),
+        var::functions(),
+        crate::yielding::functions(),
+    ];
+    let all: Vec<Function> = areas.into_iter().flatten().collect();
+    let rows: String = all.iter().map(|f| format!("    {};\n", f.declaration)).collect();
+    let declaration = format!(
+        "typedef struct {{ const char *data; size_t len; }} terrace_text;\nstruct terrace_native {{\n{rows}}};\n"
+    );
+    (declaration, all.into_iter().map(|f| f.pointer).collect())
+}
+
+/// Bytes on their way to Lua (`terrace_text`).
+#[repr(C)]
+pub struct Text {
+    data: *const u8,
+    len: usize,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer that grew beyond this is freed at the next use.
+const SCRATCH_KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// Lets `fill` write bytes for Lua and points `out` at them. The bytes live until the next call that gives any.
+///
+/// # Safety
+/// `out` must be null or point at a `terrace_text` of the caller.
+pub unsafe fn give<R>(out: *mut Text, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    // Taken out while it is filled: filling may evaluate variables, which may end up here again.
+    let mut buf =
+        SCRATCH.with(|s| s.try_borrow_mut().map(|mut s| std::mem::take(&mut *s)).unwrap_or_default());
+    if buf.capacity() > SCRATCH_KEPT_BYTES_MAX {
+        buf = Vec::new();
+    }
+    buf.clear();
+    let result = fill(&mut buf);
+    if !out.is_null() {
+        // SAFETY: the caller's promise; the buffer's memory stays where it is when the Vec moves.
+        unsafe { out.write(Text { data: buf.as_ptr(), len: buf.len() }) };
+    }
+    SCRATCH.with(|s| {
+        if let Ok(mut s) = s.try_borrow_mut() {
+            *s = buf;
+        }
+    });
+    result
+}
+
+/// Leaves an error's text for Lua.
+///
+/// # Safety
+/// As [`give`].
+pub unsafe fn fail(out: *mut Text, message: &str) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { give(out, |b| b.extend_from_slice(message.as_bytes())) };
+    FAILED
+}
+
+/// The bytes of a Lua string.
+///
+/// # Safety
+/// `data` must point at `len` bytes that stay while the slice is used; Lua keeps its arguments for the call.
+pub unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    if data.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(data, len) }
+}
+
+/// A number as Lua prints it (`%.14g`).
+pub fn number_text(n: f64) -> String {
+    if n == n.trunc() && n.abs() < 1e15 {
+        return format!("{}", n as i64);
+    }
+    let mut buf = [0_u8; 40];
+    // SAFETY: the buffer is larger than any `%.14g`, and snprintf writes no more than its size.
+    let len = unsafe { libc::snprintf(buf.as_mut_ptr().cast(), buf.len(), c"%.14g".as_ptr(), n) };
+    let len = usize::try_from(len).unwrap_or(0).min(buf.len() - 1);
+    String::from_utf8_lossy(&buf[..len]).into_owned()
+}

@@ -1,0 +1,138 @@
+//! `ngx.print`, `ngx.say`, `ngx.flush`, `ngx.eof`, `ngx.send_headers`, and leaving a phase by `ngx.exit`, `ngx.exec`.
+
+use std::ffi::c_int;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::smallvec;
+use terrace_http::{Chunk, Request, Step};
+use terrace_lua::{Value, Values, pending};
+
+use super::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, bytes, functions};
+use crate::host::{Leave, current};
+use crate::phase::RESPONDING;
+
+functions! {
+    "int (*print)(const char *, size_t, int)" => print,
+    "int (*flush)(int)" => flush,
+    "int (*eof)(void)" => eof,
+    "int (*send_headers)(void)" => send_headers,
+    "int (*exec)(const char *, size_t, const char *, size_t)" => exec,
+    "int (*jump)(void)" => jump,
+}
+
+/// `ngx.eof()` was called before.
+const SEEN_EOF: c_int = -2;
+/// The client is gone.
+const CLIENT_GONE: c_int = -3;
+
+fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
+    current(|h| if h.is_in(RESPONDING) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
+}
+
+fn begin(r: &Rc<Request>) {
+    if !r.output.is_started() {
+        r.set_default_type();
+    }
+}
+
+extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
+    // SAFETY: a Lua string.
+    let data = unsafe { bytes(data, len) };
+    responding(|r| {
+        if r.output.is_finished() {
+            return SEEN_EOF;
+        }
+        begin(r);
+        let end: &[u8] = if newline != 0 { b"\n" } else { b"" };
+        if r.can_write_now() {
+            return if r.write_now(data, end) { DONE } else { CLIENT_GONE };
+        }
+        let data = Bytes::from([data, end].concat());
+        wait_for(r.send(Chunk { data, ..Chunk::default() }))
+    })
+}
+
+/// Answers at once where nothing waits; else records the wait.
+fn wait_for(step: Step<bool>) -> c_int {
+    match step {
+        Step::Ready(true) => DONE,
+        Step::Ready(false) => CLIENT_GONE,
+        Step::Wait(f) => {
+            pending::set(Box::pin(async move { sent(f.await) }));
+            AWAIT
+        }
+    }
+}
+
+fn sent(ok: bool) -> Values {
+    match ok {
+        true => smallvec![Value::Number(1.0)],
+        false => smallvec![Value::Nil, Value::from("nginx output filter error")],
+    }
+}
+
+extern "C" fn flush(wait: c_int) -> c_int {
+    responding(|r| {
+        if r.output.is_finished() {
+            return SEEN_EOF;
+        }
+        begin(r);
+        let step = r.send(Chunk { flush: true, ..Chunk::default() });
+        match step {
+            Step::Ready(true) => DONE,
+            Step::Ready(false) => CLIENT_GONE,
+            Step::Wait(f) if wait != 0 => {
+                pending::set(Box::pin(async move { sent(f.await) }));
+                AWAIT
+            }
+            // What is left goes out while the code waits for something else, or at its end.
+            Step::Wait(_) => DONE,
+        }
+    })
+}
+
+extern "C" fn eof() -> c_int {
+    responding(|r| {
+        if r.output.is_finished() {
+            return SEEN_EOF;
+        }
+        begin(r);
+        let step = r.finish();
+        if let Some(client) = r.client.as_ref().filter(|_| !r.is_subrequest()) {
+            // The client has its response while the code goes on.
+            client.write_pending();
+        }
+        wait_for(step)
+    })
+}
+
+extern "C" fn send_headers() -> c_int {
+    responding(|r| {
+        begin(r);
+        wait_for(r.send_header().map(|()| true))
+    })
+}
+
+extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: usize) -> c_int {
+    // SAFETY: Lua strings.
+    let (uri, args) = unsafe { (bytes(uri, uri_len), bytes(args, args_len)) };
+    let (uri, args) = (Bytes::copy_from_slice(uri), Bytes::copy_from_slice(args));
+    current(|h| {
+        if !h.is_in(RESPONDING) {
+            return BAD_CONTEXT;
+        }
+        h.leave.replace(Leave::Exec(uri, args));
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
+}
+
+extern "C" fn jump() -> c_int {
+    current(|h| {
+        h.request.uri_changed.set(true);
+        h.leave.replace(Leave::Jump);
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
+}

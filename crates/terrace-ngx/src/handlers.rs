@@ -1,0 +1,340 @@
+//! Runs the code of `*_by_lua` directives in their phases and turns its end into an outcome.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use terrace_base::log::Level;
+use terrace_http::{BodyFilter, Chunk, Handler, HeaderFilter, Outcome, Request, Step, Worker, status};
+use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
+
+use crate::chunks::Code;
+use crate::host::{BodyArg, Leave, PhaseHost, SharedHost, log_error};
+use crate::phase::LuaPhase;
+use crate::vm::{ChunkError, LuaVm};
+
+/// `ngx.OK`
+const OK: i32 = 0;
+/// `ngx.DECLINED`
+const DECLINED: i32 = -5;
+
+/// How a run ended, with its host.
+pub struct Ended {
+    /// The host, with what the code left there.
+    pub host: Rc<PhaseHost>,
+    /// The end.
+    pub finish: Finish,
+}
+
+/// Runs a directive's code. `None` when it could not be started, which is logged; the status says why.
+pub fn run(r: &Rc<Request>, code: &Code, phase: LuaPhase, args: Vec<Bytes>) -> Step<Result<Ended, u16>> {
+    let lua = match LuaVm::of(r) {
+        Ok(lua) => lua,
+        Err(e) => {
+            log_error(r, "failed to make a Lua VM", &e);
+            return Step::Ready(Err(status::INTERNAL));
+        }
+    };
+    let chunk = match lua.chunk(code, r) {
+        Ok(chunk) => chunk,
+        Err(e) => return Step::Ready(Err(log_chunk_error(r, code, &e))),
+    };
+    let host = PhaseHost::new(Rc::clone(r), phase, Rc::clone(&lua));
+    host.args.replace(args);
+    run_on(Run::new(&lua.vm, &chunk, &[], SharedHost(Rc::clone(&host))), host).map(Ok)
+}
+
+/// Runs with a host of the caller's.
+pub fn run_on(mut run: Run<SharedHost>, host: Rc<PhaseHost>) -> Step<Ended> {
+    match run.step() {
+        Progress::Done(finish) => Step::Ready(Ended { host, finish }),
+        Progress::Pending => Step::wait(async move {
+            let finish = run.await;
+            Ended { host, finish }
+        }),
+    }
+}
+
+fn log_chunk_error(r: &Request, code: &Code, error: &ChunkError) -> u16 {
+    match error {
+        ChunkError::Missing(e) => {
+            let os = terrace_base::OsError(e);
+            let mut name = Vec::new();
+            if let crate::chunks::Source::File(path) = &code.source {
+                path.eval(r, &mut name);
+            }
+            let name = String::from_utf8_lossy(&name);
+            r.log(
+                Level::Error,
+                format_args!("failed to load external Lua file \"{name}\": cannot open {name} {os}"),
+            );
+            if e.kind() == std::io::ErrorKind::NotFound { 404 } else { status::INTERNAL }
+        }
+        ChunkError::Lua(e) => {
+            r.log(Level::Error, format_args!("failed to load inlined Lua code: {}", e.message));
+            status::INTERNAL
+        }
+    }
+}
+
+/// What the end of the code means for a phase that answers with an outcome.
+fn outcome(ended: Ended, phase: LuaPhase) -> Outcome {
+    let r = &ended.host.request;
+    let code = match ended.finish {
+        Finish::Returned(_) => return returned(r, phase),
+        Finish::Error(e) => {
+            log_error(r, "lua entry thread aborted", &e);
+            return Outcome::Status(status::INTERNAL);
+        }
+        Finish::Exit(code) => code,
+    };
+    match std::mem::take(&mut *ended.host.leave.borrow_mut()) {
+        Leave::Exec(uri, args) => return exec(r, uri, args),
+        Leave::Jump => return Outcome::Declined,
+        Leave::No => {}
+    }
+    let responding = phase == LuaPhase::Content;
+    match code {
+        OK if responding => returned(r, phase),
+        OK => Outcome::Satisfied,
+        DECLINED if !responding => Outcome::Declined,
+        204 if !r.output.is_started() => Outcome::Status(204),
+        200..=299 => {
+            if r.headers_out.status.get() == 0 {
+                r.headers_out.status.set(code as u16);
+            }
+            returned(r, LuaPhase::Content)
+        }
+        300..=999 => Outcome::Status(code as u16),
+        _ => {
+            // `ngx.ERROR` and anything unknown end the connection.
+            r.keep_alive.set(false);
+            Outcome::Status(if r.output.is_started() { status::CLOSE } else { status::INTERNAL })
+        }
+    }
+}
+
+/// The code ran to its end. Content without output is an empty 200; other phases go on unless a response began.
+fn returned(r: &Rc<Request>, phase: LuaPhase) -> Outcome {
+    if phase == LuaPhase::Content || r.output.is_started() {
+        return Outcome::Done;
+    }
+    Outcome::Declined
+}
+
+fn exec(r: &Rc<Request>, uri: Bytes, args: Bytes) -> Outcome {
+    if uri.first() != Some(&b'@') {
+        r.redirect_to_uri(uri, args);
+        return Outcome::Redirected;
+    }
+    if r.redirect_to_named(&uri) {
+        return Outcome::Redirected;
+    }
+    r.log(Level::Error, format_args!("could not find named location \"{}\"", String::from_utf8_lossy(&uri)));
+    Outcome::Status(status::INTERNAL)
+}
+
+/// A `*_by_lua` directive in a phase that answers with an outcome.
+pub struct PhaseCode {
+    /// The code.
+    pub code: Arc<Code>,
+    /// The phase.
+    pub phase: LuaPhase,
+    /// `lua_need_request_body`
+    pub need_body: bool,
+}
+
+impl Handler for PhaseCode {
+    fn handle(&self, r: &Rc<Request>) -> Step {
+        if self.need_body
+            && let Step::Wait(body) = r.read_body()
+        {
+            let (r, code, phase) = (Rc::clone(r), Arc::clone(&self.code), self.phase);
+            return Step::wait(async move {
+                match body.await {
+                    Ok(()) => respond(&r, &code, phase).get().await,
+                    Err(status) => Outcome::Status(status),
+                }
+            });
+        }
+        respond(r, &self.code, self.phase)
+    }
+}
+
+fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase) -> Step {
+    let done = move |ended: Result<Ended, u16>| match ended {
+        Ok(e) => outcome(e, phase),
+        Err(status) => Outcome::Status(status),
+    };
+    let step = run(r, code, phase, Vec::new()).map(done);
+    if phase != LuaPhase::Content {
+        return step;
+    }
+    // A script that made no output has made an empty response.
+    let r = Rc::clone(r);
+    match step {
+        Step::Ready(Outcome::Done) if !r.output.is_started() => send_empty(r),
+        Step::Ready(o) => Step::Ready(o),
+        Step::Wait(f) => Step::wait(async move {
+            match f.await {
+                Outcome::Done if !r.output.is_started() => send_empty(r).get().await,
+                o => o,
+            }
+        }),
+    }
+}
+
+fn send_empty(r: Rc<Request>) -> Step {
+    r.set_default_type();
+    r.finish().map(|_| Outcome::Done)
+}
+
+/// `log_by_lua*`
+pub struct LogCode(pub Arc<Code>);
+
+impl Handler for LogCode {
+    fn handle(&self, r: &Rc<Request>) -> Step {
+        run(r, &self.0, LuaPhase::Log, Vec::new()).map(|ended| {
+            log_failure("failed to run log_by_lua*", &ended);
+            Outcome::Declined
+        })
+    }
+}
+
+fn log_failure(what: &str, ended: &Result<Ended, u16>) {
+    if let Ok(Ended { host, finish: Finish::Error(e) }) = ended {
+        log_error(&host.request, what, e);
+    }
+}
+
+/// `header_filter_by_lua*`
+pub struct HeaderCode(pub Arc<Code>);
+
+impl HeaderFilter for HeaderCode {
+    fn filter(&self, r: &Rc<Request>) -> Step<()> {
+        run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(|ended| {
+            log_failure("failed to run header_filter_by_lua*", &ended);
+            if let Ok(Ended { host, finish: Finish::Error(_) }) = ended {
+                // The header may be half changed: better an error than a wrong page.
+                let h = &host.request.headers_out;
+                h.clear();
+                h.status.set(status::INTERNAL);
+                h.content_length.set(Some(0));
+                host.request.keep_alive.set(false);
+            }
+        })
+    }
+}
+
+/// `body_filter_by_lua*`
+pub struct BodyCode(pub Arc<Code>);
+
+impl BodyFilter for BodyCode {
+    fn filter(&self, r: &Rc<Request>, chunk: Chunk) -> Step<Chunk> {
+        let lua = match LuaVm::of(r) {
+            Ok(lua) => lua,
+            Err(_) => return Step::Ready(chunk),
+        };
+        let compiled = match lua.chunk(&self.0, r) {
+            Ok(c) => c,
+            Err(e) => {
+                log_chunk_error(r, &self.0, &e);
+                return Step::Ready(cut(r));
+            }
+        };
+        let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, Rc::clone(&lua));
+        let Chunk { data, last, flush } = chunk;
+        host.body.replace(BodyArg { data, last });
+        run_on(Run::new(&lua.vm, &compiled, &[], SharedHost(Rc::clone(&host))), host).map(move |ended| {
+            if let Finish::Error(e) = &ended.finish {
+                log_error(&ended.host.request, "failed to run body_filter_by_lua*", e);
+                return cut(&ended.host.request);
+            }
+            let BodyArg { data, last } = ended.host.body.take();
+            Chunk { data, last, flush }
+        })
+    }
+}
+
+/// Nothing more of a body whose filter failed: the client must see that it is not whole.
+fn cut(r: &Request) -> Chunk {
+    r.keep_alive.set(false);
+    if let Some(c) = &r.client {
+        c.abort();
+    }
+    Chunk { data: Bytes::new(), last: true, flush: true }
+}
+
+/// `set_by_lua*`: the code's first result becomes the variable's value.
+pub struct SetCode {
+    /// The code.
+    pub code: Arc<Code>,
+    /// The variable.
+    pub variable: terrace_http::vars::VarIndex,
+    /// `ngx.arg[1]` …
+    pub args: Vec<terrace_http::Value>,
+}
+
+impl Handler for SetCode {
+    fn handle(&self, r: &Rc<Request>) -> Step {
+        let args = self.args.iter().map(|a| a.eval_bytes(r)).collect();
+        let variable = self.variable;
+        run(r, &self.code, LuaPhase::Set, args).map(move |ended| {
+            let Ended { host, finish } = match ended {
+                Ok(e) => e,
+                Err(status) => return Outcome::Status(status),
+            };
+            let r = &host.request;
+            let values = match finish {
+                Finish::Returned(v) => v,
+                Finish::Exit(_) => return Outcome::Declined,
+                Finish::Error(e) => {
+                    log_error(r, "failed to run set_by_lua*", &e);
+                    return Outcome::Status(status::INTERNAL);
+                }
+            };
+            let text = match values.first() {
+                Some(Value::String(s)) => Some(s.clone()),
+                Some(Value::Number(n)) => Some(Bytes::from(crate::ffi::number_text(*n))),
+                Some(Value::Bool(b)) => Some(Bytes::from_static(if *b { b"true" } else { b"false" })),
+                _ => Some(Bytes::new()),
+            };
+            r.generation().vars.set(r, variable, text);
+            Outcome::Declined
+        })
+    }
+}
+
+/// `init_by_lua*`, in a VM that is being made.
+pub fn init(worker: &Rc<Worker>, lua: &Rc<LuaVm>, code: &Code) -> Result<(), LuaError> {
+    let r = Request::detached(worker, terrace_http::generation::ServerIndex(0));
+    let chunk = lua.chunk(code, &r).map_err(|e| match e {
+        ChunkError::Lua(e) => e,
+        ChunkError::Missing(e) => runtime_error(format!("cannot open the file of init_by_lua: {e}")),
+    })?;
+    let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua));
+    let mut run = Run::new(&lua.vm, &chunk, &[], SharedHost(host));
+    match run.step() {
+        Progress::Done(Finish::Error(e)) => Err(e),
+        Progress::Done(_) => Ok(()),
+        Progress::Pending => Err(runtime_error("init_by_lua may not wait")),
+    }
+}
+
+/// Code of a worker's start or end.
+pub async fn worker_code(worker: Rc<Worker>, code: Code, phase: LuaPhase) -> Result<(), String> {
+    let r = Request::detached(&worker, terrace_http::generation::ServerIndex(0));
+    match run(&r, &code, phase, Vec::new()).get().await {
+        Ok(Ended { finish: Finish::Error(e), .. }) => {
+            let name =
+                if phase == LuaPhase::InitWorker { "init_worker_by_lua" } else { "exit_worker_by_lua" };
+            log_error(&r, &format!("{name} error"), &e);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn runtime_error(message: impl Into<String>) -> LuaError {
+    LuaError { kind: ErrorKind::Runtime, message: message.into(), traceback: String::new() }
+}

@@ -1,0 +1,111 @@
+//! The host of a run of Lua code: which request and phase it belongs to. Functions called from Lua find it in a
+//! thread-local, set around each resume.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use terrace_base::log::Level;
+use terrace_http::Request;
+use terrace_lua::{Host, LuaError};
+
+use crate::phase::LuaPhase;
+use crate::vm::LuaVm;
+
+/// What `ngx.exit` and its kin decided, beyond a status.
+#[derive(Debug, Clone, Default)]
+pub enum Leave {
+    /// Nothing special: the code of the exit speaks.
+    #[default]
+    No,
+    /// `ngx.exec`: go to this URI, or `@name`.
+    Exec(Bytes, Bytes),
+    /// `ngx.req.set_uri(…, true)`: find the location of the new URI.
+    Jump,
+}
+
+/// The piece of body that a `body_filter_by_lua*` looks at (`ngx.arg`).
+#[derive(Debug, Clone, Default)]
+pub struct BodyArg {
+    /// `ngx.arg[1]`
+    pub data: Bytes,
+    /// `ngx.arg[2]`
+    pub last: bool,
+}
+
+/// One run's host.
+pub struct PhaseHost {
+    /// The request; of a timer or a worker's start, one that no client made.
+    pub request: Rc<Request>,
+    /// The phase.
+    pub phase: LuaPhase,
+    /// The VM.
+    pub lua: Rc<LuaVm>,
+    /// See [`Leave`].
+    pub leave: RefCell<Leave>,
+    /// See [`BodyArg`].
+    pub body: RefCell<BodyArg>,
+    /// The arguments of a `set_by_lua*` (`ngx.arg`).
+    pub args: RefCell<Vec<Bytes>>,
+    outer: Cell<*const PhaseHost>,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const PhaseHost> = const { Cell::new(std::ptr::null()) };
+}
+
+impl PhaseHost {
+    /// A host for one run.
+    pub fn new(request: Rc<Request>, phase: LuaPhase, lua: Rc<LuaVm>) -> Rc<PhaseHost> {
+        Rc::new(PhaseHost {
+            request,
+            phase,
+            lua,
+            leave: RefCell::default(),
+            body: RefCell::default(),
+            args: RefCell::default(),
+            outer: Cell::new(std::ptr::null()),
+        })
+    }
+
+    /// Whether the phase is one of these bits.
+    pub fn is_in(&self, phases: u32) -> bool {
+        self.phase as u32 & phases != 0
+    }
+}
+
+/// The scheduler's view of a host: shared, so that its address stays while the run moves.
+pub struct SharedHost(pub Rc<PhaseHost>);
+
+impl Host for SharedHost {
+    fn enter(&self) {
+        self.0.outer.set(CURRENT.replace(Rc::as_ptr(&self.0)));
+    }
+
+    fn leave(&self) {
+        CURRENT.set(self.0.outer.replace(std::ptr::null()));
+    }
+
+    fn thread_error(&self, error: &LuaError) {
+        log_error(&self.0.request, "lua user thread aborted", error);
+    }
+}
+
+/// Writes a Lua error with its traceback, as OpenResty does.
+pub fn log_error(r: &Request, what: &str, error: &LuaError) {
+    r.log(
+        Level::Error,
+        format_args!("{what}: {}: {}\n{}", error.kind.as_str(), error.message, error.traceback),
+    );
+}
+
+/// Calls `f` with the host of the running Lua code; `None` when no run is under way (`init_by_lua*`).
+pub fn current<R>(f: impl FnOnce(&PhaseHost) -> R) -> Option<R> {
+    let host = CURRENT.get();
+    if host.is_null() {
+        return None;
+    }
+    // SAFETY: set by `enter` to the address inside an `Rc` that the run under way holds, and reset by `leave`
+    // before that run can be dropped; everything happens on this thread.
+    Some(f(unsafe { &*host }))
+}

@@ -1,0 +1,75 @@
+-- What every area of the ngx API shares: the native functions, text buffers, error codes.
+
+local ffi = require "ffi"
+local native = require "terrace.native"
+local sched = require "terrace.sched"
+
+local ffi_string = ffi.string
+local error = error
+
+local text = ffi.new("terrace_text[2]")
+
+local phases = {
+    [1] = "init_by_lua*", [2] = "init_worker_by_lua*", [4] = "set_by_lua*", [8] = "rewrite_by_lua*",
+    [16] = "access_by_lua*", [32] = "content_by_lua*", [64] = "header_filter_by_lua*",
+    [128] = "body_filter_by_lua*", [256] = "log_by_lua*", [512] = "ngx.timer", [1024] = "balancer_by_lua*",
+    [2048] = "server_rewrite_by_lua*", [4096] = "exit_worker_by_lua*",
+}
+
+local _M = {
+    native = native,
+    -- Two buffers for what native functions give; text[0] is the one that `take` reads.
+    text = text,
+    AWAIT = 1, DONE = 0, NOT_FOUND = -1, NO_REQUEST = -100, BAD_CONTEXT = -101, FAILED = -102,
+    await = sched.await,
+}
+
+-- The string that the last native call left.
+function _M.take()
+    local t = text[0]
+    return ffi_string(t.data, t.len)
+end
+
+-- Raises what NO_REQUEST and BAD_CONTEXT mean, for the caller of the API function.
+function _M.refuse(code, level)
+    if code == -100 then
+        error("no request found", (level or 1) + 2)
+    end
+    error("API disabled in the context of " .. (phases[native.phase()] or "unknown"), (level or 1) + 2)
+end
+
+-- Answers of functions that either are done or wait.
+function _M.settle(code)
+    if code == 1 then
+        return sched.await()
+    end
+    return code
+end
+
+local metatable = {}
+_M.metatable = metatable
+-- Fields of `ngx` that are computed: name -> function.
+_M.getters = {}
+_M.setters = {}
+
+local getters, setters = _M.getters, _M.setters
+local rawset = rawset
+
+metatable.__index = function(_, key)
+    local get = getters[key]
+    if get then
+        return get()
+    end
+end
+
+metatable.__newindex = function(ngx, key, value)
+    local set = setters[key]
+    if set then
+        return set(value)
+    end
+    rawset(ngx, key, value)
+end
+
+setmetatable(ngx, metatable)
+
+return _M

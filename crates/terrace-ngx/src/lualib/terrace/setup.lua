@@ -1,0 +1,23 @@
+-- Runs once in a fresh VM, with the address of the native functions and their declaration: makes
+-- `require "terrace.native"` and the `ngx` table.
+
+local pointer, declaration = ...
+
+local ffi = require "ffi"
+-- Declarations are the process's, not the VM's table's: a second VM on this thread must not declare again.
+if not pcall(ffi.typeof, "struct terrace_native") then
+    ffi.cdef(declaration)
+end
+package.loaded["terrace.native"] = ffi.cast("struct terrace_native *", pointer)
+
+ngx = {}
+
+-- The order matters only where one area builds on another.
+local areas = {
+    "constants", "context", "log", "output", "header", "var", "sleep",
+}
+for _, area in ipairs(areas) do
+    require("terrace.ngx." .. area)
+end
+
+package.loaded["ngx"] = ngx

@@ -1,0 +1,14 @@
+//! Modules in Rust that scripts `require` under the names of C modules.
+
+mod cjson;
+
+use terrace_lua::{LuaError, Vm};
+
+/// Makes the modules known to a VM, behind the user's own.
+pub fn preload(vm: &Vm) -> Result<(), LuaError> {
+    // SAFETY: these are `luaopen_*` functions written for Lua's C API.
+    unsafe {
+        vm.preload("cjson", cjson::luaopen_cjson)?;
+        vm.preload("cjson.safe", cjson::luaopen_cjson_safe)
+    }
+}

@@ -1,0 +1,146 @@
+//! Settings of the Lua module.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use terrace_http::{Generation, Merge, MergeContext};
+use terrace_shdict::Dict;
+
+use crate::chunks::Code;
+
+/// What the configuration says of Lua as a whole, while it is read.
+#[derive(Default)]
+pub struct LuaState {
+    /// How many directives have code.
+    pub codes: usize,
+    /// `lua_package_path`
+    pub package_path: Option<String>,
+    /// `lua_package_cpath`
+    pub package_cpath: Option<String>,
+    /// `init_by_lua*`
+    pub init: Option<Code>,
+    /// `init_worker_by_lua*`
+    pub init_worker: Option<Code>,
+    /// `exit_worker_by_lua*`
+    pub exit_worker: Option<Code>,
+    /// `lua_shared_dict`s, in order.
+    pub dicts: Vec<(String, Arc<Dict>)>,
+    /// `lua_code_cache off` anywhere.
+    pub code_cache_off: bool,
+    /// `lua_max_pending_timers`
+    pub pending_timers_max: Option<usize>,
+    /// `lua_max_running_timers`
+    pub running_timers_max: Option<usize>,
+    /// `lua_regex_cache_max_entries`
+    pub regex_cache_max: Option<usize>,
+    /// `lua_regex_match_limit`
+    pub regex_match_limit: Option<u32>,
+}
+
+/// The same, as a generation keeps it.
+#[derive(Default)]
+pub struct LuaMain {
+    /// How many directives have code.
+    pub codes: usize,
+    /// `lua_package_path`
+    pub package_path: Option<String>,
+    /// `lua_package_cpath`
+    pub package_cpath: Option<String>,
+    /// `init_by_lua*`
+    pub init: Option<Code>,
+    /// `init_worker_by_lua*`
+    pub init_worker: Option<Code>,
+    /// `exit_worker_by_lua*`
+    pub exit_worker: Option<Code>,
+    /// `lua_shared_dict`s, in order.
+    pub dicts: Vec<(String, Arc<Dict>)>,
+    /// `lua_code_cache`
+    pub code_cache: bool,
+    /// `lua_max_pending_timers`
+    pub pending_timers_max: Option<usize>,
+    /// `lua_max_running_timers`
+    pub running_timers_max: Option<usize>,
+    /// `lua_regex_cache_max_entries`
+    pub regex_cache_max: Option<usize>,
+    /// `lua_regex_match_limit`
+    pub regex_match_limit: Option<u32>,
+    /// nginx's prefix, for relative paths.
+    pub prefix: PathBuf,
+}
+
+impl LuaMain {
+    /// Of a generation.
+    pub fn of(generation: &Generation) -> Arc<LuaMain> {
+        generation.shared().unwrap_or_default()
+    }
+}
+
+/// The `*_by_lua` code of a location. Each passes inwards unless the inner block has its own.
+#[derive(Debug, Default)]
+pub struct LuaCodes {
+    /// `server_rewrite_by_lua*`
+    pub server_rewrite: Option<Arc<Code>>,
+    /// `rewrite_by_lua*`
+    pub rewrite: Option<Arc<Code>>,
+    /// `access_by_lua*`
+    pub access: Option<Arc<Code>>,
+    /// `content_by_lua*`: does not pass inwards, but for `if` blocks.
+    pub content: Option<Arc<Code>>,
+    /// `header_filter_by_lua*`
+    pub header_filter: Option<Arc<Code>>,
+    /// `body_filter_by_lua*`
+    pub body_filter: Option<Arc<Code>>,
+    /// `log_by_lua*`
+    pub log: Option<Arc<Code>>,
+}
+
+impl Merge for LuaCodes {
+    fn merge(&mut self, parent: &Self, context: MergeContext) {
+        let take = |mine: &mut Option<Arc<Code>>, theirs: &Option<Arc<Code>>| {
+            if mine.is_none() {
+                mine.clone_from(theirs);
+            }
+        };
+        take(&mut self.server_rewrite, &parent.server_rewrite);
+        take(&mut self.rewrite, &parent.rewrite);
+        take(&mut self.access, &parent.access);
+        take(&mut self.header_filter, &parent.header_filter);
+        take(&mut self.body_filter, &parent.body_filter);
+        take(&mut self.log, &parent.log);
+        if context.is_if {
+            take(&mut self.content, &parent.content);
+        }
+    }
+}
+
+terrace_http::settings! {
+    /// Plain settings of a location.
+    pub struct LuaLocation {
+        /// `lua_need_request_body`
+        need_request_body: bool = false,
+        /// `lua_socket_connect_timeout`, ms.
+        socket_connect_timeout: u64 = 60_000,
+        /// `lua_socket_send_timeout`, ms.
+        socket_send_timeout: u64 = 60_000,
+        /// `lua_socket_read_timeout`, ms.
+        socket_read_timeout: u64 = 60_000,
+        /// `lua_socket_keepalive_timeout`, ms.
+        socket_keepalive_timeout: u64 = 60_000,
+        /// `lua_socket_pool_size`
+        socket_pool_size: usize = 30,
+        /// `lua_socket_buffer_size`, bytes.
+        socket_buffer_size: u64 = 4096,
+        /// `lua_socket_log_errors`
+        socket_log_errors: bool = true,
+        /// `lua_transform_underscores_in_response_headers`
+        transform_underscores: bool = true,
+        /// `lua_use_default_type`
+        use_default_type: bool = true,
+        /// `lua_check_client_abort`
+        check_client_abort: bool = false,
+        /// `lua_http10_buffering`
+        http10_buffering: bool = true,
+        /// `rewrite_by_lua_no_postpone`: accepted; Lua runs after `rewrite` in any case.
+        no_postpone: bool = false,
+    }
+}

@@ -1,0 +1,148 @@
+//! The Lua VM of a worker (or, with `lua_code_cache off`, of one request): LuaJIT with the `ngx` table and the
+//! library set up, and the compiled code of the configuration.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use terrace_http::{Request, Worker};
+use terrace_lua::{Chunk, LuaError, Value, Vm, VmOptions};
+
+use crate::chunks::{Code, Source};
+use crate::settings::LuaMain;
+use crate::{ffi, lualib, native};
+
+/// A VM and what belongs to it.
+pub struct LuaVm {
+    /// The VM.
+    pub vm: Rc<Vm>,
+    /// Settings of the generation.
+    pub main: Arc<LuaMain>,
+    /// The worker it belongs to.
+    pub worker: std::rc::Weak<Worker>,
+    inline: RefCell<Vec<Option<Chunk>>>,
+    files: RefCell<FxHashMap<Vec<u8>, Chunk>>,
+    /// Keys of `ngx.ctx` tables that ended requests gave back.
+    free_contexts: RefCell<Vec<i32>>,
+    contexts: Cell<i32>,
+    /// The functions' addresses, which Lua reads through a pointer to this block.
+    _native: Box<[*const c_void]>,
+}
+
+/// Why no code could be run.
+#[derive(Debug)]
+pub enum ChunkError {
+    /// The file is not there.
+    Missing(std::io::Error),
+    /// It does not compile.
+    Lua(LuaError),
+}
+
+impl LuaVm {
+    /// The VM for a request: its worker's, or its own with `lua_code_cache off`.
+    pub fn of(r: &Rc<Request>) -> Result<Rc<LuaVm>, LuaError> {
+        let main = LuaMain::of(r.generation());
+        if main.code_cache {
+            return LuaVm::of_worker(&r.worker);
+        }
+        let owner = r.main().unwrap_or_else(|| Rc::clone(r));
+        if let Some(own) = owner.state::<LuaVm>() {
+            return Ok(own);
+        }
+        let made = LuaVm::new(&r.worker, main)?;
+        owner.put_state(Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// The VM of a worker, made on first use.
+    pub fn of_worker(worker: &Rc<Worker>) -> Result<Rc<LuaVm>, LuaError> {
+        if let Some(vm) = worker.find_state::<Rc<LuaVm>>() {
+            return Ok(Rc::clone(&vm));
+        }
+        let made = LuaVm::new(worker, LuaMain::of(&worker.generation))?;
+        Ok(Rc::clone(&worker.state(|| made)))
+    }
+
+    fn new(worker: &Rc<Worker>, main: Arc<LuaMain>) -> Result<Rc<LuaVm>, LuaError> {
+        let vm = Vm::new(VmOptions {
+            package_path: main.package_path.clone(),
+            package_cpath: main.package_cpath.clone(),
+            builtin: lualib::MODULES,
+        })?;
+        native::preload(&vm)?;
+        let (declaration, block) = ffi::table();
+        let native = block.into_boxed_slice();
+        let pointer = Value::LightUserdata(native.as_ptr().cast_mut().cast());
+        vm.run_setup("=terrace.setup", lualib::SETUP, &[pointer, Value::from(declaration)])?;
+        let made = Rc::new(LuaVm {
+            vm,
+            worker: Rc::downgrade(worker),
+            inline: RefCell::new(vec![None; main.codes]),
+            main: Arc::clone(&main),
+            files: RefCell::default(),
+            free_contexts: RefCell::default(),
+            contexts: Cell::new(0),
+            _native: native,
+        });
+        if let Some(init) = &main.init {
+            crate::handlers::init(worker, &made, init)?;
+        }
+        Ok(made)
+    }
+
+    /// The compiled code of a directive.
+    pub fn chunk(&self, code: &Code, r: &Request) -> Result<Chunk, ChunkError> {
+        match &code.source {
+            Source::Inline(text) => {
+                if let Some(Some(chunk)) = self.inline.borrow().get(code.id) {
+                    return Ok(chunk.clone());
+                }
+                let chunk = self.vm.load(&code.chunk_name, text).map_err(ChunkError::Lua)?;
+                if let Some(slot) = self.inline.borrow_mut().get_mut(code.id) {
+                    *slot = Some(chunk.clone());
+                }
+                Ok(chunk)
+            }
+            Source::File(path) => {
+                let mut name = Vec::new();
+                path.eval(r, &mut name);
+                self.file(&name, &self.main.prefix)
+            }
+        }
+    }
+
+    fn file(&self, name: &[u8], prefix: &Path) -> Result<Chunk, ChunkError> {
+        if let Some(chunk) = self.files.borrow().get(name) {
+            return Ok(chunk.clone());
+        }
+        let path = prefix.join(String::from_utf8_lossy(name).as_ref());
+        let text = std::fs::read(&path).map_err(ChunkError::Missing)?;
+        let chunk_name = format!("@{}", path.display());
+        let chunk = self.vm.load(&chunk_name, &text).map_err(ChunkError::Lua)?;
+        let mut files = self.files.borrow_mut();
+        if files.len() >= FILES_MAX {
+            files.clear();
+        }
+        files.insert(name.to_vec(), chunk.clone());
+        Ok(chunk)
+    }
+
+    /// A key for a request's `ngx.ctx`; keys of ended requests are used again.
+    pub fn take_context(&self) -> i32 {
+        self.free_contexts.borrow_mut().pop().unwrap_or_else(|| {
+            self.contexts.set(self.contexts.get() + 1);
+            self.contexts.get()
+        })
+    }
+
+    /// Gives a key back.
+    pub fn give_context(&self, key: i32) {
+        self.free_contexts.borrow_mut().push(key);
+    }
+}
+
+/// How many files' code a VM keeps; paths may come from clients through variables.
+const FILES_MAX: usize = 4096;

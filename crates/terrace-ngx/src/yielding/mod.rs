@@ -1,0 +1,11 @@
+//! Calls that wait. Each records a future and answers [`crate::ffi::AWAIT`]; the Lua side then yields to the
+//! scheduler, which resumes it with the future's values.
+
+mod sleep;
+
+use crate::ffi::Function;
+
+/// All functions of all areas here.
+pub fn functions() -> Vec<Function> {
+    [sleep::functions()].into_iter().flatten().collect()
+}
