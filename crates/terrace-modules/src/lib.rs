@@ -18,7 +18,11 @@ pub mod realip;
 pub mod rewrite;
 pub mod static_files;
 #[cfg(test)]
+mod static_files_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod test_site;
 pub mod tiered_cache;
 pub mod try_files;
 
