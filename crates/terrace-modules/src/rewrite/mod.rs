@@ -8,6 +8,8 @@ mod compile;
 mod condition;
 mod program;
 mod replace;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
