@@ -5,63 +5,24 @@
 //! started anew, told by its own name which part it plays.
 #![forbid(unsafe_code)]
 
+mod background;
 mod channel;
 mod cli;
+mod front;
 mod load;
 mod main_conf;
+mod master;
 mod message;
 mod modules;
+mod pid_file;
 mod process;
+mod rights;
+mod signal_command;
 mod signals;
 mod sockets;
+mod stage;
 mod version;
 mod worker_thread;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-use std::sync::Arc;
-
-use terrace_http::persistent::Persistent;
-
+pub use front::run;
 pub use modules::{modules, registry};
-
-/// Runs the program. `args` are the process's, with its name; `rustc` is what it was built by.
-pub fn run(args: impl IntoIterator<Item = OsString>, rustc: &str) -> ExitCode {
-    let mut args = args.into_iter();
-    let _name = args.next();
-    let cli = match cli::Cli::parse(args) {
-        Ok(cli) => cli,
-        Err(e) => {
-            eprintln!("terrace: {e}");
-            return ExitCode::FAILURE;
-        }
-    };
-    if cli.version {
-        eprint!("{}", if cli.build { version::build(rustc) } else { version::line() });
-        if cli.help {
-            eprint!("{}", cli::USAGE);
-        }
-        return ExitCode::SUCCESS;
-    }
-    let source = match load::Source::new(&cli) {
-        Ok(s) => s,
-        Err(e) => {
-            eprintln!("terrace: [emerg] getcwd() failed {}", terrace_base::OsError(&e));
-            return ExitCode::FAILURE;
-        }
-    };
-    let _ = Arc::new(Persistent::default());
-    let start = process::Start {
-        source,
-        master: None,
-        on_bound: Box::new(|_| Ok(())),
-        on_ready: Box::new(|_| Ok(())),
-    };
-    match process::serve(start) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("terrace: [emerg] {e}");
-            ExitCode::FAILURE
-        }
-    }
-}

@@ -1,11 +1,15 @@
 //! The directives of the main level and of `events`: how many threads, as whom, and how the process behaves.
 
 use std::ffi::OsString;
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, geteuid};
+use terrace_base::OsError;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
 use terrace_http::conf::table::{block, simple};
 use terrace_http::{Builder, Module};
@@ -20,8 +24,10 @@ const WORKER_CONNECTIONS: usize = 512;
 pub struct User {
     /// Its name.
     pub name: String,
-    /// The group's name; without one, that of the same name as the user.
-    pub group: String,
+    /// Its number.
+    pub id: Uid,
+    /// The group's number; unless named, that of the group with the user's name.
+    pub group_id: Gid,
 }
 
 /// The main level's settings.
@@ -116,10 +122,22 @@ fn set_workers(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 }
 
 fn set_user(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    if !geteuid().is_root() {
+        let why = "makes sense only if the server is started by root, ignored";
+        b.warn(&node.at, &format!("the \"user\" directive {why}"));
+        return Ok(());
+    }
     let name = node.text(0)?.to_owned();
-    let group = node.args.get(1).map_or(Ok(name.as_str()), |a| a.text())?.to_owned();
-    let user = User { name, group };
-    node.set_once(&mut b.state::<MainConf>().user, user)
+    let group = node.args.get(1).map_or(Ok(name.as_str()), |a| a.text())?;
+    let missing = |call: &str, name: &str, e: nix::Error| {
+        let error = io::Error::from(e);
+        node.error(format!("{call}(\"{name}\") failed {}", OsError(&error)))
+    };
+    let found = nix::unistd::User::from_name(&name).and_then(|u| u.ok_or(Errno::ENOENT));
+    let id = found.map_err(|e| missing("getpwnam", &name, e))?.uid;
+    let found = nix::unistd::Group::from_name(group).and_then(|g| g.ok_or(Errno::ENOENT));
+    let group_id = found.map_err(|e| missing("getgrnam", group, e))?.gid;
+    node.set_once(&mut b.state::<MainConf>().user, User { name, id, group_id })
 }
 
 fn set_env(b: &mut Builder, node: &Node) -> Result<(), ConfError> {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use terrace_conf::Registry;
+use terrace_conf::{Known, Registry};
 use terrace_http::{Builder, Module};
 
 use crate::main_conf::MainModule;
@@ -12,7 +12,16 @@ use crate::main_conf::MainModule;
 pub fn modules() -> &'static [&'static dyn Module] {
     static ALL: LazyLock<Vec<&'static dyn Module>> = LazyLock::new(|| {
         let own: [&'static dyn Module; 2] = [&MainModule, &terrace_http::core::Core];
-        own.into_iter().collect()
+        let lists = [&own, terrace_modules::ALL, terrace_ngx::ALL, terrace_modules::LATE];
+        lists.concat()
+    });
+    &ALL
+}
+
+/// nginx's directives that are known by name only; a module's row of the same name counts.
+fn known() -> &'static [Known] {
+    static ALL: LazyLock<Vec<Known>> = LazyLock::new(|| {
+        [terrace_modules::known::KNOWN, terrace_modules::charset::KNOWN].concat()
     });
     &ALL
 }
@@ -21,7 +30,7 @@ pub fn modules() -> &'static [&'static dyn Module] {
 pub fn registry() -> Arc<Registry<Builder>> {
     static REGISTRY: LazyLock<Arc<Registry<Builder>>> = LazyLock::new(|| {
         let tables: Vec<_> = modules().iter().map(|m| m.directives()).collect();
-        Arc::new(Registry::new(&tables, &[]))
+        Arc::new(Registry::new(&tables, known()))
     });
     Arc::clone(&REGISTRY)
 }

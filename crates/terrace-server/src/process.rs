@@ -23,6 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::channel::Channel;
 use crate::load::{Loaded, Source};
+use crate::pid_file::PidFile;
 use crate::signals::{Command, Signals};
 use crate::sockets::{BindError, Sockets};
 use crate::worker_thread::{self, Control, Spec, WorkerHandle};
@@ -69,8 +70,8 @@ impl StartError {
 
 /// Called once the sockets are bound, before threads exist that work for the user.
 pub type OnBound = Box<dyn FnOnce(&Loaded) -> Result<(), StartError>>;
-/// Called once the first generation is ready to serve.
-pub type OnReady = Box<dyn FnOnce(&Loaded) -> Result<(), StartError>>;
+/// Called once the first generation is ready to serve; the file lives as long as the server.
+pub type OnReady = Box<dyn FnOnce(&Loaded) -> Result<Option<PidFile>, StartError>>;
 
 /// What the control loop begins with.
 pub struct Start {
@@ -145,6 +146,8 @@ struct Server {
     /// Where draining workers send idle connections: to the workers of whatever generation is current then.
     successor: UnboundedSender<Handover>,
     takers: Rc<RefCell<Vec<UnboundedSender<Handover>>>>,
+    /// Removed when the server ends.
+    pid_file: Option<PidFile>,
 }
 
 impl Server {
@@ -170,16 +173,45 @@ impl Server {
             ended_tx,
             successor,
             takers,
+            pid_file: None,
         };
-        server.bind_first(&loaded).await?;
-        (start.on_bound)(&loaded)?;
-        let running = server.start_workers(&loaded).await?;
-        (start.on_ready)(&loaded)?;
-        if let Some(master) = server.sockets.master() {
+        match server.start_first(&loaded, start.on_bound, start.on_ready).await {
+            Ok(()) => Ok((server, signals)),
+            Err(error) => {
+                server.log_to_files(&error);
+                server.sockets.close();
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_first(
+        &mut self,
+        loaded: &Loaded,
+        on_bound: OnBound,
+        on_ready: OnReady,
+    ) -> Result<(), StartError> {
+        self.bind_first(loaded).await?;
+        on_bound(loaded)?;
+        let running = self.start_workers(loaded).await?;
+        self.pid_file = on_ready(loaded)?;
+        if let Some(master) = self.sockets.master() {
             master.ready().await.map_err(StartError::system("telling the master"))?;
         }
-        server.switch_to(running);
-        Ok((server, signals))
+        self.switch_to(running);
+        Ok(())
+    }
+
+    /// Logs an error that standard error gets as well.
+    fn log_to_files(&self, error: &StartError) {
+        if self.log.sinks().iter().all(|sink| sink.file.path().is_some()) {
+            self.log_error(error);
+        }
+    }
+
+    fn log_error(&self, error: &StartError) {
+        let text = error.to_string().replace('\n', ", ");
+        self.log.print(Level::Emerg, None, format_args!("{text}"));
     }
 
     /// Binds; an address in use may be about to become free, as when a server is stopped and started.
@@ -253,10 +285,7 @@ impl Server {
                 self.log = Arc::clone(&generation.log);
                 self.served = generation;
             }
-            Err(error) => {
-                let text = error.to_string().replace('\n', ", ");
-                self.log.print(Level::Emerg, None, format_args!("{text}"));
-            }
+            Err(error) => self.log_error(&error),
         }
         // Addresses that went, or that were bound for a configuration that failed.
         self.sockets.keep_only(&self.served).await;
@@ -339,6 +368,7 @@ impl Server {
                 }
             }
         }
+        self.pid_file = None;
         self.log.print(Level::Notice, None, format_args!("exit"));
         ExitCode::SUCCESS
     }
@@ -359,6 +389,7 @@ impl Server {
         };
         // Threads that are stuck end with the process.
         let _ = tokio::time::timeout(Duration::from_millis(STOP_MS), ended).await;
+        self.pid_file = None;
         self.log.print(Level::Notice, None, format_args!("exit"));
         ExitCode::SUCCESS
     }
