@@ -7,6 +7,7 @@
 pub mod access;
 pub mod charset;
 mod file_test;
+pub mod geo;
 pub mod headers;
 pub mod index;
 pub mod known;
@@ -30,6 +31,7 @@ use terrace_http::Module;
 
 /// The modules of this crate, in their order.
 pub static ALL: &[&dyn Module] = &[
+    &geo::Geo,
     &map::Map,
     &realip::RealIp,
     &not_modified::NotModified,
