@@ -63,6 +63,11 @@ impl Output {
         self.finished.get() && !self.aborted.get()
     }
 
+    /// Whether the response was given up in the middle; see [`Request::abort`].
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
     /// Body bytes given so far (`$body_bytes_sent`).
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes.get()
@@ -174,6 +179,19 @@ impl Request {
     pub fn write_now(&self, data: &[u8], end: &[u8]) -> bool {
         self.frame(data, end);
         self.client.as_ref().is_none_or(|c| c.write_if_large())
+    }
+
+    /// Adds body bytes to the connection's buffer and leaves the writing to the caller; see
+    /// [`Request::can_write_now`].
+    pub fn write_later(&self, data: &[u8]) {
+        self.frame(data, &[]);
+    }
+
+    /// Gives up in the middle of a response: what was sent must not look complete, so the connection is closed.
+    pub fn abort(&self) {
+        self.keep_alive.set(false);
+        self.output.aborted.set(true);
+        self.output.finished.set(true);
     }
 
     /// Sends a piece of the body through the filters. Waits where the client is slower than the source. The answer is
