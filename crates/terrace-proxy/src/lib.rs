@@ -1,2 +1,25 @@
-//! Upstreams and proxy_pass.
+//! Upstreams and `proxy_pass`.
+//!
+//! Two modules of nginx's: [`upstream`] owns groups of servers, the choice of one and the connections kept to them;
+//! [`proxy`] sends a request to one of them and brings its response back. Responses are streamed: what is held of a
+//! body at any time is bounded by `proxy_buffers`.
 #![forbid(unsafe_code)]
+
+pub mod balancer;
+pub mod known;
+mod local;
+mod peers;
+pub mod proxy;
+mod resolve;
+pub mod upstream;
+mod url;
+mod variables;
+
+pub use balancer::{Attempt, Balancer, FailureKind, LastFailure};
+pub use known::KNOWN;
+pub use upstream::set_balancer;
+
+use terrace_http::Module;
+
+/// The modules of this crate, in their order.
+pub static ALL: &[&dyn Module] = &[&upstream::UpstreamModule, &proxy::Proxy];

@@ -1,0 +1,56 @@
+//! Directives of nginx's proxying that have no effect here, or are not carried out.
+
+use terrace_conf::{Known, KnownKind};
+
+const fn tuning(name: &'static str) -> Known {
+    Known { name, kind: KnownKind::Tuning, doc: "Responses are streamed and never spooled to files." }
+}
+
+const fn missing(name: &'static str) -> Known {
+    Known { name, kind: KnownKind::NotCarriedOut, doc: "Not carried out yet." }
+}
+
+/// All of them, for [`terrace_conf::Registry::new`].
+pub static KNOWN: &[Known] = &[
+    tuning("proxy_max_temp_file_size"),
+    tuning("proxy_temp_file_write_size"),
+    tuning("proxy_temp_path"),
+    tuning("proxy_send_lowat"),
+    tuning("proxy_headers_hash_max_size"),
+    tuning("proxy_headers_hash_bucket_size"),
+    missing("proxy_bind"),
+    missing("proxy_cache"),
+    missing("proxy_cache_background_update"),
+    missing("proxy_cache_bypass"),
+    missing("proxy_cache_convert_head"),
+    missing("proxy_cache_key"),
+    missing("proxy_cache_lock"),
+    missing("proxy_cache_lock_age"),
+    missing("proxy_cache_lock_timeout"),
+    missing("proxy_cache_max_range_offset"),
+    missing("proxy_cache_methods"),
+    missing("proxy_cache_min_uses"),
+    missing("proxy_cache_path"),
+    missing("proxy_cache_purge"),
+    missing("proxy_cache_revalidate"),
+    missing("proxy_cache_use_stale"),
+    missing("proxy_cache_valid"),
+    missing("proxy_limit_rate"),
+    missing("proxy_no_cache"),
+    missing("proxy_socket_keepalive"),
+    missing("proxy_ssl_certificate"),
+    missing("proxy_ssl_certificate_key"),
+    missing("proxy_ssl_ciphers"),
+    missing("proxy_ssl_conf_command"),
+    missing("proxy_ssl_crl"),
+    missing("proxy_ssl_name"),
+    missing("proxy_ssl_password_file"),
+    missing("proxy_ssl_protocols"),
+    missing("proxy_ssl_server_name"),
+    missing("proxy_ssl_session_reuse"),
+    missing("proxy_ssl_trusted_certificate"),
+    missing("proxy_ssl_verify"),
+    missing("proxy_ssl_verify_depth"),
+    missing("proxy_store"),
+    missing("proxy_store_access"),
+];

@@ -1,0 +1,126 @@
+//! The URL of a `proxy_pass`, taken apart by nginx's rules.
+
+use std::path::PathBuf;
+
+/// Where a URL points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// A name or literal address; IPv6 with its brackets.
+    Name(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A URL without its scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// The host.
+    pub host: Host,
+    /// The port, where one is written.
+    pub port: Option<u16>,
+    /// The URI part as written; empty when there is none.
+    pub uri: Vec<u8>,
+}
+
+/// What `http://` stands for.
+pub(crate) const HTTP_PORT: u16 = 80;
+
+impl Url {
+    /// Takes apart what follows the scheme. The error is nginx's text for it.
+    pub(crate) fn parse(text: &[u8]) -> Result<Url, &'static str> {
+        if let Some(rest) = text.strip_prefix(b"unix:") {
+            let end = memchr::memchr(b':', rest);
+            let (path, uri) = end.map_or((rest, &b""[..]), |i| (&rest[..i], &rest[i + 1..]));
+            if path.is_empty() {
+                return Err("no path in the unix domain socket");
+            }
+            let path = std::str::from_utf8(path).map_err(|_| "invalid path in the unix domain socket")?;
+            return Ok(Url { host: Host::Unix(path.into()), port: None, uri: uri.to_vec() });
+        }
+        let end = text.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(text.len());
+        let (authority, uri) = text.split_at(end);
+        let mut uri = uri.to_vec();
+        if uri.first() == Some(&b'?') {
+            uri.insert(0, b'/');
+        }
+        let (host, port) = split_port(authority)?;
+        Ok(Url { host: Host::Name(host), port, uri })
+    }
+
+    /// `$proxy_host`: the host, with the port where it is not the scheme's.
+    pub(crate) fn host_header(&self) -> Vec<u8> {
+        match (&self.host, self.port) {
+            (Host::Unix(_), _) => b"localhost".to_vec(),
+            (Host::Name(h), Some(p)) if p != HTTP_PORT => format!("{h}:{p}").into(),
+            (Host::Name(h), _) => h.clone().into(),
+        }
+    }
+
+    /// `$proxy_port`.
+    pub(crate) fn port_text(&self) -> Vec<u8> {
+        match self.host {
+            Host::Unix(_) => Vec::new(),
+            Host::Name(_) => self.port.unwrap_or(HTTP_PORT).to_string().into(),
+        }
+    }
+}
+
+/// Splits `host[:port]`, with the brackets of an IPv6 address.
+fn split_port(authority: &[u8]) -> Result<(String, Option<u16>), &'static str> {
+    let text = std::str::from_utf8(authority).map_err(|_| "invalid host")?;
+    let host_end = match text.strip_prefix('[') {
+        Some(rest) => rest.find(']').ok_or("invalid host")? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    if host.is_empty() {
+        return Err("no host");
+    }
+    if rest.is_empty() {
+        return Ok((host.to_owned(), None));
+    }
+    let port = rest.strip_prefix(':').and_then(|p| p.parse().ok()).filter(|p| *p > 0);
+    Ok((host.to_owned(), Some(port.ok_or("invalid port")?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(String, Option<u16>, String), &'static str> {
+        let u = Url::parse(text.as_bytes())?;
+        let Host::Name(host) = u.host else { return Err("unix") };
+        Ok((host, u.port, String::from_utf8_lossy(&u.uri).into_owned()))
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let want = |h: &str, p, u: &str| Ok((h.to_owned(), p, u.to_owned()));
+        assert_eq!(parse("backend"), want("backend", None, ""));
+        assert_eq!(parse("backend/"), want("backend", None, "/"));
+        assert_eq!(parse("10.0.0.1:8080/a/b?c"), want("10.0.0.1", Some(8080), "/a/b?c"));
+        assert_eq!(parse("h?x=1"), want("h", None, "/?x=1"));
+        assert_eq!(parse("[::1]:90/x"), want("[::1]", Some(90), "/x"));
+        assert_eq!(parse("h:0"), Err("invalid port"));
+        assert_eq!(parse("h:99999"), Err("invalid port"));
+        assert_eq!(parse(":80"), Err("no host"));
+        assert_eq!(parse("[::1"), Err("invalid host"));
+    }
+
+    #[test]
+    fn unix_sockets_have_their_own_form() {
+        let u = Url::parse(b"unix:/run/a.sock:/v1/").unwrap();
+        assert_eq!((u.host.clone(), &u.uri[..]), (Host::Unix("/run/a.sock".into()), &b"/v1/"[..]));
+        assert_eq!(u.host_header(), b"localhost");
+        assert_eq!(Url::parse(b"unix:/run/a.sock").unwrap().uri, b"");
+        assert_eq!(Url::parse(b"unix::/x"), Err("no path in the unix domain socket"));
+    }
+
+    #[test]
+    fn the_host_header_names_an_unusual_port_only() {
+        let header = |t: &str| String::from_utf8(Url::parse(t.as_bytes()).unwrap().host_header()).unwrap();
+        assert_eq!(header("h"), "h");
+        assert_eq!(header("h:80/"), "h");
+        assert_eq!(header("h:81/"), "h:81");
+    }
+}
