@@ -20,6 +20,10 @@ use crate::{background, master, rights, signal_command, version};
 pub fn run(args: impl IntoIterator<Item = OsString>, rustc: &str) -> ExitCode {
     let mut args = args.into_iter();
     let stage = Stage::of(&args.next().unwrap_or_default());
+    if stage != Stage::Front {
+        // What runs is `/proc/self/exe`; a name that cannot be set is only less nice to see in lists.
+        let _ = nix::sys::prctl::set_name(c"terrace");
+    }
     let args: Vec<OsString> = args.collect();
     let cli = match Cli::parse(args.iter().cloned()) {
         Ok(cli) => cli,

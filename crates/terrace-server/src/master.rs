@@ -125,7 +125,7 @@ impl Master {
             Ok(Serving { process, channel: Channel::new(mine)?, started: Instant::now(), channel_open: true })
         };
         let serving = start().map_err(StartError::system("starting the serving process"))?;
-        self.log(Level::Notice, format_args!("start serving process {}", serving.process.id()));
+        self.log(Level::Notice, format_args!("start worker process {}", serving.process.id()));
         self.child = Some(serving);
         self.due = None;
         Ok(())
@@ -245,8 +245,9 @@ impl Master {
     /// Looks whether the serving process has ended; `Some` when this one should end too.
     fn reap(&mut self) -> Option<ExitCode> {
         if let Some(status) = self.child.as_mut().and_then(|c| c.process.try_wait().transpose()) {
-            let lived = self.child.take().map_or(Duration::ZERO, |c| c.started.elapsed());
-            self.child_ended(status.ok(), lived);
+            if let Some(child) = self.child.take() {
+                self.child_ended(child.process.id(), status.ok(), child.started.elapsed());
+            }
             if !self.has_served {
                 // It has said why.
                 return Some(ExitCode::FAILURE);
@@ -260,15 +261,15 @@ impl Master {
         Some(ExitCode::SUCCESS)
     }
 
-    fn child_ended(&mut self, status: Option<ExitStatus>, lived: Duration) {
+    fn child_ended(&mut self, pid: u32, status: Option<ExitStatus>, lived: Duration) {
         let signal = status.and_then(|s| s.signal());
         let code = status.and_then(|s| s.code()).unwrap_or_default();
+        let level = if self.ending && signal.is_none() { Level::Notice } else { Level::Alert };
         match signal {
-            Some(number) => self.log(Level::Alert, format_args!("worker process exited on signal {number}")),
-            None if self.ending => {
-                self.log(Level::Notice, format_args!("worker process exited with code {code}"));
+            Some(number) => {
+                self.log(level, format_args!("worker process {pid} exited on signal {number}"));
             }
-            None => self.log(Level::Alert, format_args!("worker process exited with code {code}")),
+            None => self.log(level, format_args!("worker process {pid} exited with code {code}")),
         }
         if self.ending {
             return;

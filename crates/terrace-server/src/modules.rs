@@ -12,7 +12,7 @@ use crate::main_conf::MainModule;
 pub fn modules() -> &'static [&'static dyn Module] {
     static ALL: LazyLock<Vec<&'static dyn Module>> = LazyLock::new(|| {
         let own: [&'static dyn Module; 2] = [&MainModule, &terrace_http::core::Core];
-        let lists = [&own, terrace_modules::ALL, terrace_ngx::ALL, terrace_modules::LATE];
+        let lists = [&own, terrace_modules::ALL, terrace_proxy::ALL, terrace_ngx::ALL, terrace_modules::LATE];
         lists.concat()
     });
     &ALL
@@ -21,7 +21,7 @@ pub fn modules() -> &'static [&'static dyn Module] {
 /// nginx's directives that are known by name only; a module's row of the same name counts.
 fn known() -> &'static [Known] {
     static ALL: LazyLock<Vec<Known>> = LazyLock::new(|| {
-        [terrace_modules::known::KNOWN, terrace_modules::charset::KNOWN].concat()
+        [terrace_modules::known::KNOWN, terrace_modules::charset::KNOWN, terrace_proxy::KNOWN].concat()
     });
     &ALL
 }

@@ -242,7 +242,7 @@ impl Server {
             workers: Vec::with_capacity(count),
             alive: 0,
         };
-        generation.log.print(Level::Notice, None, format_args!("start worker processes"));
+        generation.log.print(Level::Notice, None, format_args!("start worker threads"));
         let mut waiting = Vec::new();
         for id in 0..count {
             let (worker, ready) = worker_thread::start(Spec {
@@ -253,7 +253,7 @@ impl Server {
                 ended: self.ended_tx.clone(),
             })
             .map_err(StartError::system("pthread_create()"))?;
-            generation.log.print(Level::Notice, None, format_args!("start worker process {id}"));
+            generation.log.print(Level::Notice, None, format_args!("start worker thread {id}"));
             running.workers.push(worker);
             running.alive += 1;
             waiting.push(ready);
