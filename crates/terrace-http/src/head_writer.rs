@@ -34,7 +34,8 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    if let Some(t) = h.last_modified.get() {
+    // An error page's file is not what was asked for.
+    if let Some(t) = h.last_modified.get().filter(|_| matches!(h.status.get(), 200 | 204 | 206 | 304)) {
         field(b"Last-Modified", &http_date::format(t), out);
     }
     if chunked {

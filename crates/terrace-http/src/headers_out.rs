@@ -55,12 +55,19 @@ impl HeadersOut {
         self.fields.borrow_mut().push(Field::new(name.into(), value.into()));
     }
 
-    /// Replaces all fields of this name by one.
+    /// Replaces all fields of this name by one, which takes the place of the first.
     pub fn set(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
         let new = Field::new(name.into(), value.into());
         let mut fields = self.fields.borrow_mut();
-        fields.retain(|f| !f.name.eq_ignore_ascii_case(&new.name));
-        fields.push(new);
+        let Some(first) = fields.iter().position(|f| f.name.eq_ignore_ascii_case(&new.name)) else {
+            return fields.push(new);
+        };
+        let mut i = 0;
+        fields.retain(|f| {
+            i += 1;
+            i - 1 <= first || !f.name.eq_ignore_ascii_case(&new.name)
+        });
+        fields[first] = new;
     }
 
     /// Removes all fields of this name.

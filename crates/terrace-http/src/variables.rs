@@ -43,8 +43,14 @@ fn known(r: &Request, id: KnownHeader, out: &mut Vec<u8>) -> bool {
 }
 
 fn define_request(t: &mut VarTable) {
-    t.define_changeable("args", |r, o| put(o, &r.args()), |r, v| r.set_args(v.to_vec()));
-    t.define_changeable("query_string", |r, o| put(o, &r.args()), |r, v| r.set_args(v.to_vec()));
+    for name in ["args", "query_string"] {
+        // Without a query there is no value, which logs show as `-`.
+        t.define_changeable(
+            name,
+            |r, o| put(o, &r.args()) && !r.args().is_empty(),
+            |r, v| r.set_args(v.to_vec()),
+        );
+    }
     t.define("is_args", |r, o| put(o, if r.args().is_empty() { b"" } else { b"?" }));
     t.define("uri", |r, o| put(o, &r.uri()));
     t.define("document_uri", |r, o| put(o, &r.uri()));
