@@ -67,7 +67,8 @@ pub enum Verdict {
 /// Compares the request's conditions with the response's `Last-Modified` and `ETag`.
 pub fn check(r: &Request) -> Verdict {
     use KnownHeader::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
-    if r.headers_out.status.get() != 200 || r.is_subrequest() {
+    // A page that is served for an error is not what the conditions are about.
+    if r.headers_out.status.get() != 200 || !matches!(r.forced_status(), 0 | 200) || r.is_subrequest() {
         return Verdict::Send;
     }
     let h = &r.headers_in;

@@ -80,7 +80,7 @@ pub fn offer(r: &Request, total: u64) -> Result<(), u16> {
     if !r.headers_in.has(KnownHeader::Range) {
         return Ok(());
     }
-    if r.is_plain_ok() && matches!(wanted(r, total), Wanted::Unsatisfiable) {
+    if may_cut(r) && matches!(wanted(r, total), Wanted::Unsatisfiable) {
         set_content_range(r, format!("bytes */{total}"));
         return Err(416);
     }
@@ -91,6 +91,11 @@ pub fn offer(r: &Request, total: u64) -> Result<(), u16> {
 /// What a source that has called [`offer`] is to send, once the header is ready; `None` for everything.
 pub fn plan(r: &Request) -> Option<Plan> {
     r.state::<Offer>()?.plan.borrow().clone()
+}
+
+/// Whether the response is one that may be cut: not a page that is served for an error.
+fn may_cut(r: &Request) -> bool {
+    r.is_plain_ok() && matches!(r.forced_status(), 0 | 200) && r.location().core.max_ranges > 0
 }
 
 /// What the client asked for.
@@ -201,7 +206,7 @@ impl HeaderFilter for Decide {
 fn decide(r: &Request) {
     let h = &r.headers_out;
     let total = match h.content_length.get() {
-        Some(n) if r.is_plain_ok() && r.location().core.max_ranges > 0 => n,
+        Some(n) if may_cut(r) => n,
         _ => return h.allow_ranges.set(false),
     };
     if !r.headers_in.has(KnownHeader::Range) {

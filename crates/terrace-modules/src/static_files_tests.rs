@@ -148,6 +148,16 @@ fn conditions() {
 }
 
 #[test]
+fn an_error_page_is_not_what_conditions_and_ranges_are_about() {
+    let site = site("error_page 412 416 /page.html;");
+    site.file("html/page.html", b"page", MODIFIED);
+    let a = site.ask("GET /a.html", &["If-Match: \"x\""]);
+    assert_eq!((a.status, a.text()), (412, "page"));
+    let a = site.ask("GET /a.html", &["Range: bytes=10-"]);
+    assert_eq!((a.status, a.text()), (416, "page"));
+}
+
+#[test]
 fn ranges_of_files() {
     let site =
         site("location /one/ { alias html/; max_ranges 1; } location /no/ { alias html/; max_ranges 0; }");
@@ -159,6 +169,7 @@ fn ranges_of_files() {
         ("/a.html", "lines=0-0", 200, "", "0123456789"),
         ("/one/a.html", "bytes=0-0,2-2", 200, "", "0123456789"),
         ("/no/a.html", "bytes=0-0", 200, "", "0123456789"),
+        ("/no/a.html", "bytes=10-", 200, "", "0123456789"),
     ] {
         let a = site.ask(&format!("GET {path}"), &[&format!("Range: {range}")]);
         assert_eq!((a.status, a.text()), (status, body), "{path} {range}");

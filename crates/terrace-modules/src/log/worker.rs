@@ -94,7 +94,11 @@ impl WorkerLogs {
                 Ok(f) => f,
                 Err(e) => {
                     let path = String::from_utf8_lossy(path);
-                    return r.log(Level::Crit, format_args!("open() \"{path}\" failed {}", OsError(&e)));
+                    let os = OsError(&e);
+                    return r.log(
+                        Level::Crit,
+                        format_args!("open() \"{path}\" failed {os} while logging request"),
+                    );
                 }
             };
             if paths.len() == PATHS_MAX {
