@@ -1,0 +1,44 @@
+# Terrace: what a newcomer needs is `make run` and `make test`.
+
+CARGO ?= cargo
+PREFIX ?= examples/eshop
+
+.PHONY: run test bench build check needs fmt references clean
+
+## run: build and start Terrace on the example shop
+run: needs
+	$(CARGO) build --release -p terrace
+	@scripts/run $(PREFIX)
+
+## test: everything that must hold, as CI runs it
+test:
+	scripts/test
+
+## bench: Terrace beside nginx with its Lua module, ratios
+bench:
+	@scripts/needs bench
+	$(CARGO) build --release -p terrace
+	benches/run --check
+
+## build: the release binary, target/release/terrace
+build: needs
+	$(CARGO) build --release -p terrace
+
+## check: the quick part of the tests
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) xtask tidy
+
+## references: write docs/ references anew from the code's tables
+references:
+	$(CARGO) run --quiet -p terrace-server --example references -- docs
+
+needs:
+	@scripts/needs build
+
+fmt:
+	$(CARGO) fmt --all
+
+clean:
+	$(CARGO) clean

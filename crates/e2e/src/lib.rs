@@ -1,0 +1,48 @@
+//! The harness of the end-to-end tests: starts the real binary on ports from the system, speaks HTTP to it over raw
+//! sockets, and runs data-block cases. Waits for conditions, never for a time; cleans up whatever way a test ends.
+#![forbid(unsafe_code)]
+
+pub mod case;
+pub mod http;
+pub mod server;
+pub mod shop;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up. Generous: it bounds a hang, it measures nothing.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
+}
+
+/// The binary under test, beside the test's own: `cargo build -p terrace` makes it. `TERRACE_BIN` overrides it.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TERRACE_BIN") {
+        return path.into();
+    }
+    let me = std::env::current_exe().expect("the test knows its own path");
+    let path = me.ancestors().nth(2).expect("the test lies in target/<profile>/deps").join("terrace");
+    assert!(path.exists(), "{} is not there: run `cargo build -p terrace` first", path.display());
+    path
+}
+
+/// Waits until `check` gives a value; panics with `what` when it never does.
+pub fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(v) = check() {
+            return v;
+        }
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ports that were free a moment ago. All are held at once, so that no two are the same.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.each_ref().map(|l| l.local_addr().expect("a bound socket has an address").port())
+}

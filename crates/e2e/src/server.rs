@@ -1,0 +1,153 @@
+//! A running Terrace in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::http::{self, Client, Response};
+use crate::{binary, wait_for};
+
+/// A server. Dropping it kills it and removes its folder.
+pub struct Server {
+    child: Child,
+    dir: TempDir,
+    /// The first port it listens on.
+    pub port: u16,
+}
+
+/// Runs the binary to its end: for `-t`, `-v`, `-s` and failing starts. The answer is its status and standard error.
+pub fn run(prefix: &Path, args: &[&str]) -> (ExitStatus, String) {
+    let out = Command::new(binary()).arg("-p").arg(prefix).args(args).output().expect("the binary runs");
+    let text = [out.stdout, out.stderr].concat();
+    (out.status, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A folder with a configuration in `conf/nginx.conf`, and other files.
+pub fn folder(conf: &str, files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for sub in ["conf", "logs", "html"] {
+        std::fs::create_dir_all(dir.path().join(sub)).expect("a folder");
+    }
+    std::fs::write(dir.path().join("conf/nginx.conf"), conf).expect("the configuration is written");
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file is written");
+    }
+    dir
+}
+
+impl Server {
+    /// Starts on `conf`, in which `PORT` stands for a port from the system, without a master process.
+    pub fn start(conf: &str, files: &[(&str, &str)]) -> Server {
+        Server::start_with(conf, files, "daemon off; master_process off;")
+    }
+
+    /// As [`Server::start`], with other `-g` directives.
+    pub fn start_with(conf: &str, files: &[(&str, &str)], directives: &str) -> Server {
+        let [port] = crate::free_ports();
+        let port_text = port.to_string();
+        let conf = conf.replace("PORT", &port_text);
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.replace("PORT", &port_text))).collect();
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        Server::start_in(folder(&conf, &files), "conf/nginx.conf", port, directives)
+    }
+
+    /// Starts in a folder that is there.
+    pub fn start_in(dir: TempDir, conf: &str, port: u16, directives: &str) -> Server {
+        let stderr = std::fs::File::create(dir.path().join("stderr.txt")).expect("a file for standard error");
+        let child = Command::new(binary())
+            .arg("-p")
+            .arg(dir.path())
+            .args(["-c", conf, "-g", directives])
+            .stdin(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("the binary starts");
+        let mut server = Server { child, dir, port };
+        wait_for("the server listens", || {
+            if let Some(status) = server.child.try_wait().expect("the child is ours") {
+                panic!("the server ended with {status}: {}{}", server.stderr(), server.error_log());
+            }
+            Client::connect(port).ok()
+        });
+        server
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A file in its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, path: &str) -> Response {
+        http::get(self.port, path).unwrap_or_else(|e| panic!("GET {path}: {e}\n{}", self.error_log()))
+    }
+
+    /// A connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.port).expect("the server accepts")
+    }
+
+    /// Sends a signal to the process that was started.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the server is alive");
+    }
+
+    /// The process that was started.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the server ends", || self.child.try_wait().expect("the child is ours"))
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the child is ours").is_none()
+    }
+
+    /// What it wrote to standard error.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.file("stderr.txt")).unwrap_or_default()
+    }
+
+    /// Its error log.
+    pub fn error_log(&self) -> String {
+        let bytes = std::fs::read(self.file("logs/error.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until a line of the error log has `text`; returns the line.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        wait_for(&format!("{text:?} in the error log"), || {
+            self.error_log().lines().find(|l| l.contains(text)).map(str::to_string)
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while std::time::Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

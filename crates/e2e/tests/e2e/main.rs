@@ -1,0 +1,8 @@
+//! The end-to-end tests, one binary. Each file is one side of the server as its users see it.
+#![forbid(unsafe_code)]
+
+mod cases;
+mod lua_errors;
+mod malformed;
+mod reload;
+mod shop;
