@@ -244,14 +244,16 @@ enum NoHead {
 }
 
 /// Serves one connection to its end. `number` and `requests` are those of a connection that was handed over.
-pub async fn serve(
+///
+/// The connection counts as the worker's from the call on, before the future is polled.
+pub fn serve(
     worker: Rc<Worker>,
     stream: Stream,
     peer: Address,
     listen: usize,
     number: u64,
     requests: u32,
-) {
+) -> impl Future<Output = ()> + 'static {
     let client = Rc::new(Client {
         number,
         worker,
@@ -268,11 +270,29 @@ pub async fn serve(
         idle_waker: RefCell::new(None),
         timer: RefCell::new(Timer::new()),
     });
-    client.worker.enter(&client);
-    let handover = run(&client).await;
-    client.worker.leave(&client);
-    if handover {
-        hand_over(client);
+    let entered = Entered::new(&client);
+    async move {
+        let handover = run(&client).await;
+        drop(entered);
+        if handover {
+            hand_over(client);
+        }
+    }
+}
+
+/// Membership among the worker's connections; it ends with the task, also when that panics.
+struct Entered(Rc<Client>);
+
+impl Entered {
+    fn new(client: &Rc<Client>) -> Entered {
+        client.worker.enter(client);
+        Entered(Rc::clone(client))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.worker.leave(&self.0);
     }
 }
 
@@ -302,6 +322,7 @@ async fn run(client: &Rc<Client>) -> bool {
 }
 
 async fn serve_request(client: &Rc<Client>, head: Head) -> bool {
+    client.worker.keep_time();
     let r = match make_request(client, head) {
         Ok(r) => r,
         Err((error, buf)) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
+use terrace_base::clock;
 use terrace_net::{Address, Detached};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -35,6 +36,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 const BUFFERS_KEPT_MAX: usize = 64;
 /// Buffers that grew beyond this are not kept.
 const BUFFER_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// An event loop that always has work never rests, which is when it reads the clock; this many requests do.
+const UNTIMED_REQUESTS_MAX: u32 = 16;
 /// The size of a fresh read buffer.
 const BUFFER_BYTES: usize = 4096;
 
@@ -51,6 +54,8 @@ pub struct Worker {
     state: RefCell<TypeMap>,
     buffers: RefCell<Vec<Vec<u8>>>,
     tasks: Cell<usize>,
+    /// Requests since the clock was last read for their sake.
+    untimed: Cell<u32>,
     /// A connection or task has ended.
     left: Notify,
 }
@@ -67,6 +72,7 @@ impl Worker {
             state: RefCell::default(),
             buffers: RefCell::default(),
             tasks: Cell::new(0),
+            untimed: Cell::new(0),
             left: Notify::new(),
         })
     }
@@ -104,6 +110,15 @@ impl Worker {
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         self.clients.borrow().len()
+    }
+
+    /// Called once a request: now and then reads the clock.
+    pub(crate) fn keep_time(&self) {
+        self.untimed.set(self.untimed.get() + 1);
+        if self.untimed.get() >= UNTIMED_REQUESTS_MAX {
+            self.untimed.set(0);
+            clock::update();
+        }
     }
 
     pub(crate) fn enter(&self, client: &Rc<Client>) {

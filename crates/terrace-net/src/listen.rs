@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -72,6 +73,8 @@ impl Listener {
                 let s = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 set_options(&s, options)?;
                 s.bind(&SockAddr::unix(path)?)?;
+                // Everybody may connect, as with nginx; the directory's mode says who may not.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
                 s
             }
         };

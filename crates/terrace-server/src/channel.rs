@@ -46,7 +46,12 @@ impl Channel {
     ///
     /// # Errors
     /// Those of `bind(2)` in the master, and those of the channel.
-    pub async fn bind(&self, index: usize, address: &Address, options: &ListenOptions) -> io::Result<Listener> {
+    pub async fn bind(
+        &self,
+        index: usize,
+        address: &Address,
+        options: &ListenOptions,
+    ) -> io::Result<Listener> {
         self.send(&Request::bind(index, address, options).to_string(), None).await?;
         let (text, socket) = self.receive().await?;
         match (Answer::parse(&text), socket) {

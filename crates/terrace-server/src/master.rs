@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use terrace_base::log::{ErrorLog, Level, reopen_all};
 use terrace_base::OsError;
+use terrace_base::log::{ErrorLog, Level, reopen_all};
 use terrace_net::{Address, Listener};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};

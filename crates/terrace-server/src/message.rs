@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let options = ListenOptions { receive_buffer_bytes: Some(4096), keepalive: true, ..Default::default() };
+        let options =
+            ListenOptions { receive_buffer_bytes: Some(4096), keepalive: true, ..Default::default() };
         let ip = Address::Ip("[::1]:8080".parse().unwrap());
         let unix = Address::Unix("/run/a b.sock".into());
         for request in [

@@ -313,8 +313,9 @@ impl Server {
                     return ExitCode::from(2);
                 }
                 () = until_closed(self.sockets.master()) => {
-                    self.log.print(Level::Alert, None, format_args!("the master process is gone"));
-                    Command::Quit
+                    let text = format_args!("the master process is gone, shutting down");
+                    self.log.print(Level::Alert, None, text);
+                    return self.quit(signals).await;
                 }
             };
             self.log.print(Level::Notice, None, format_args!("{}", command.received()));

@@ -194,7 +194,8 @@ fn take_over(worker: &Rc<Worker>, handover: Handover) {
     let listen = worker.generation.listens.iter().position(|l| l.address == handover.listen);
     if let (Some(listen), Ok(stream)) = (listen, handover.stream.attach()) {
         let Handover { peer, number, requests, .. } = handover;
-        worker.spawn(connection::serve(Rc::clone(worker), stream, peer, listen, number, requests));
+        let serving = connection::serve(Rc::clone(worker), stream, peer, listen, number, requests);
+        tokio::task::spawn_local(serving);
     }
 }
 
@@ -228,7 +229,8 @@ async fn accept(worker: Rc<Worker>, acceptor: Acceptor, listen: usize, connectio
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 let number = Worker::next_number();
-                worker.spawn(connection::serve(Rc::clone(&worker), stream, peer, listen, number, 0));
+                let serving = connection::serve(Rc::clone(&worker), stream, peer, listen, number, 0);
+                tokio::task::spawn_local(serving);
             }
             Err(e) => accept_failed(&worker, &e).await,
         }

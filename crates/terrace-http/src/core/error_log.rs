@@ -40,8 +40,9 @@ impl ErrorLogConf {
     pub(crate) fn open_main(&mut self, b: &Builder) -> Result<Arc<ErrorLog>, ConfError> {
         if self.rows.is_empty() {
             let path = b.error_log_override().unwrap_or_else(|| b.full_path(DEFAULT_PATH));
+            let path = (path.as_os_str() != "stderr").then_some(path);
             let at = Position { file: "default".into(), line: 0 };
-            self.rows.push(Row { path: Some(path), level: Level::Error, at });
+            self.rows.push(Row { path, level: Level::Error, at });
         }
         self.open(b)
     }
