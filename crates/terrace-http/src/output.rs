@@ -129,6 +129,11 @@ impl Request {
         if matches!(status, 204 | 304) {
             out.content_length.set(None);
         }
+        if status == 204 {
+            // There is nothing that these could describe; nginx leaves them out as well.
+            out.content_type.take();
+            out.last_modified.set(None);
+        }
         let mode = if self.client.is_none() && !self.is_subrequest() {
             Mode::Nowhere
         } else if self.is_subrequest() {
