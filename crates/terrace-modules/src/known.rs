@@ -75,7 +75,7 @@ pub static KNOWN: &[Known] = known! {
         "secure_link_md5" "secure_link_secret" "auth_jwt" "auth_jwt_key_file";
     NotCarriedOut "This change of responses is not carried out yet.":
         "add_trailer" "add_before_body" "add_after_body" "addition_types" "sub_filter" "sub_filter_types" "sub_filter_once"
-        "sub_filter_last_modified" "source_charset" "override_charset" "charset_map" "ssi" "ssi_silent_errors"
+        "sub_filter_last_modified" "ssi" "ssi_silent_errors"
         "ssi_ignore_recycled_buffers" "ssi_min_file_chunk" "ssi_value_length" "ssi_types" "ssi_last_modified"
         "slice" "image_filter" "image_filter_jpeg_quality" "image_filter_webp_quality" "image_filter_sharpen"
         "image_filter_transparency" "image_filter_interlace" "image_filter_buffer" "xml_entities"

@@ -32,6 +32,7 @@ const SERVER: &str = r#"http {
         location /late/ { return 200 "$uri|$args|$server_wide\n"; }
 
         location = /text { return 200 hello; }
+        location = /nothing { return 204; }
         location = /empty { return 200; }
         location = /teapot { return 418 "short\n"; }
         location = /gone { return 410; }
@@ -225,6 +226,8 @@ async fn the_type_of_a_text_is_that_of_the_uri_or_the_default() {
     assert_eq!(Shown(&r).content_type(), "text/x-test");
     let (r, _) = serve(&worker, "GET", "/typed.html").await;
     assert_eq!(Shown(&r).content_type(), "text/html");
+    let (r, _) = serve(&worker, "GET", "/nothing").await;
+    assert_eq!((Shown(&r).status(), Shown(&r).content_type().as_str()), (204, ""));
 }
 
 #[tokio::test]
