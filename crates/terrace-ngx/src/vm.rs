@@ -19,8 +19,6 @@ use crate::{ffi, lualib, native};
 pub struct LuaVm {
     /// The VM.
     pub vm: Rc<Vm>,
-    /// Settings of the generation.
-    pub main: Arc<LuaMain>,
     /// The worker it belongs to.
     pub worker: std::rc::Weak<Worker>,
     inline: RefCell<Vec<Option<Chunk>>>,
@@ -28,6 +26,9 @@ pub struct LuaVm {
     /// Keys of `ngx.ctx` tables that ended requests gave back.
     free_contexts: RefCell<Vec<i32>>,
     contexts: Cell<i32>,
+    // Fields drop in order: what holds the VM goes first, as its finalizers still use what follows.
+    /// Settings of the generation; also keeps the dictionaries that Lua knows by address.
+    pub main: Arc<LuaMain>,
     /// The functions' addresses, which Lua reads through a pointer to this block.
     _native: Box<[*const c_void]>,
 }
@@ -76,7 +77,11 @@ impl LuaVm {
         let (declaration, block) = ffi::table();
         let native = block.into_boxed_slice();
         let pointer = Value::LightUserdata(native.as_ptr().cast_mut().cast());
-        vm.run_setup("=terrace.setup", lualib::SETUP, &[pointer, Value::from(declaration)])?;
+        let args: Vec<Value> = [pointer, Value::from(declaration)]
+            .into_iter()
+            .chain(ffi::shared::handles(&main.dicts))
+            .collect();
+        vm.run_setup("=terrace.setup", lualib::SETUP, &args)?;
         let made = Rc::new(LuaVm {
             vm,
             worker: Rc::downgrade(worker),

@@ -9,6 +9,7 @@ mod digest;
 mod header;
 mod log;
 mod output;
+pub mod shared;
 mod var;
 
 use std::cell::RefCell;
@@ -57,6 +58,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         header::functions(),
         log::functions(),
         output::functions(),
+        shared::functions(),
         var::functions(),
         crate::yielding::functions(),
     ];

@@ -25,6 +25,7 @@ modules! {
     "terrace.ngx.log" => "ngx/log.lua",
     "terrace.ngx.output" => "ngx/output.lua",
     "terrace.ngx.var" => "ngx/var.lua",
+    "terrace.ngx.shared" => "ngx/shared.lua",
     "terrace.ngx.sleep" => "ngx/sleep.lua",
     "resty.http" => "resty/http.lua",
     "resty.http_connect" => "resty/http_connect.lua",

@@ -1,5 +1,5 @@
--- Runs once in a fresh VM, with the address of the native functions and their declaration: makes
--- `require "terrace.native"` and the `ngx` table.
+-- Runs once in a fresh VM, with the address of the native functions, their declaration, and names and addresses of the
+-- shared dictionaries by turns: makes `require "terrace.native"` and the `ngx` table.
 
 local pointer, declaration = ...
 
@@ -9,12 +9,13 @@ if not pcall(ffi.typeof, "struct terrace_native") then
     ffi.cdef(declaration)
 end
 package.loaded["terrace.native"] = ffi.cast("struct terrace_native *", pointer)
+package.loaded["terrace.dicts"] = { select(3, ...) }
 
 ngx = {}
 
 -- The order matters only where one area builds on another.
 local areas = {
-    "constants", "context", "log", "output", "header", "var", "sleep",
+    "constants", "context", "log", "output", "header", "var", "sleep", "shared",
 }
 for _, area in ipairs(areas) do
     require("terrace.ngx." .. area)
