@@ -28,9 +28,15 @@ impl Timer {
         loop {
             match &mut self.sleep {
                 None => self.sleep = Some(Box::pin(tokio::time::sleep_until(instant(deadline_ms)))),
-                Some(s) if deadline_ms < self.armed_ms || s.is_elapsed() => {
+                // It fired: for this deadline, or for one that has been moved since.
+                Some(s) if s.is_elapsed() => {
+                    clock::update();
+                    if clock::monotonic_ms() >= deadline_ms {
+                        return Poll::Ready(());
+                    }
                     s.as_mut().reset(instant(deadline_ms));
                 }
+                Some(s) if deadline_ms < self.armed_ms => s.as_mut().reset(instant(deadline_ms)),
                 Some(s) => match s.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(()) => {
