@@ -134,12 +134,10 @@ impl Run {
                 Err(status) => return Outcome::Status(status),
             };
             let mut result = self.attempt(&chosen, false).await;
-            if matches!(result, Err(Failure::Stale)) {
+            if matches!(result, Err(Failure::Stale)) && self.may_repeat() {
                 self.end_attempt(502);
-                if self.may_repeat() {
-                    self.begin_attempt(chosen.name.clone());
-                    result = self.attempt(&chosen, true).await;
-                }
+                self.begin_attempt(chosen.name.clone());
+                result = self.attempt(&chosen, true).await;
             }
             let case = match result {
                 Ok((live, buf, at, filled)) => {
@@ -154,11 +152,10 @@ impl Run {
                     case
                 }
                 Err(Failure::ClientLeft) => {
+                    let text = "client prematurely closed connection, so upstream connection is closed too \
+                                while waiting for upstream";
+                    self.log(Level::Info, text);
                     self.end_attempt(CLIENT_CLOSED);
-                    self.log(
-                        Level::Info,
-                        "client prematurely closed connection, so upstream connection is closed too",
-                    );
                     return Outcome::Status(CLIENT_CLOSED);
                 }
                 Err(Failure::Stale) => NextUpstream::ERROR,
@@ -266,13 +263,20 @@ impl Run {
 
     /// Records a failed attempt: for variables, the peer and the balancer.
     fn failed(&self, chosen: &Chosen, case: NextUpstream, status: u16) {
-        self.end_attempt(status);
         if let Some(claim) = &chosen.claim {
             let outcome = if case.spares_peer() { PeerOutcome::Ok } else { PeerOutcome::Failed };
             if claim.peers.report(claim.index, outcome) {
-                self.log(Level::Warn, "upstream server temporarily disabled");
+                let is_connected =
+                    self.r.upstream.borrow().attempts.last().is_some_and(|a| a.connect_ms.is_some());
+                let doing = if is_connected {
+                    "reading response header from upstream"
+                } else {
+                    "connecting to upstream"
+                };
+                self.log(Level::Warn, &format!("upstream server temporarily disabled while {doing}"));
             }
         }
+        self.end_attempt(status);
         if let Some(hook) = &self.hook {
             let kind = if case.spares_peer() { FailureKind::Next } else { FailureKind::Failed };
             hook.last_failure.set(Some(LastFailure { kind, status }));

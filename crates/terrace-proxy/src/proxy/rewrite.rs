@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use terrace_conf::{Arg, ConfError, Node, Position};
+use terrace_conf::{Arg, ConfError, Node};
 use terrace_http::vars::VarIndex;
 use terrace_http::{Builder, Request, Value};
 use terrace_regex::Regex;
@@ -166,21 +166,17 @@ pub(super) fn set_cookie_flags(b: &mut Builder, node: &Node) -> Result<(), ConfE
 }
 
 /// The rules that apply at a location; without any, `default` where the URL of `proxy_pass` is known.
-pub(super) fn resolve_redirects(
-    rules: Option<&[RedirectRule]>,
-    pass: &PassConf,
-    _at: &Position,
-) -> Result<Vec<RedirectRule>, ConfError> {
+pub(super) fn resolve_redirects(rules: Option<&[RedirectRule]>, pass: &PassConf) -> Vec<RedirectRule> {
     let rules = rules.unwrap_or(&[RedirectRule::Default]);
     let mut out = Vec::new();
     for rule in rules {
         match rule {
-            RedirectRule::Off => return Ok(Vec::new()),
+            RedirectRule::Off => return Vec::new(),
             RedirectRule::Default => out.extend(default_rule(pass)),
             RedirectRule::Pair(_) => out.push(rule.clone()),
         }
     }
-    Ok(out)
+    out
 }
 
 fn default_rule(pass: &PassConf) -> Option<RedirectRule> {
@@ -265,15 +261,23 @@ fn split_pair(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Domains match whole, in any case, with or without a dot before them.
+/// Domains match whole and in any case. A dot before the cookie's domain stays; one before the rule's texts says
+/// nothing.
 fn rewritten_domain(rules: &[CookieRewrite], r: &Rc<Request>, value: &[u8]) -> Option<Vec<u8>> {
-    let dotless = |v: &[u8]| v.strip_prefix(b".").unwrap_or(v).to_ascii_lowercase();
+    let dotless = |v: &'_ Bytes| v.strip_prefix(b".").map_or_else(|| v.clone(), |rest| v.slice_ref(rest));
+    let (dot, domain) = value.split_at(usize::from(value.first() == Some(&b'.')));
     rules.iter().find_map(|CookieRewrite(rule)| {
-        let matches = match &rule.pattern {
-            Pattern::Regex(regex, names) => r.match_regex(regex, names, value),
-            Pattern::Text(t) => dotless(&t.eval_bytes(r)) == dotless(value),
+        let (matches, replacement) = match &rule.pattern {
+            Pattern::Regex(regex, names) => {
+                let matches = r.match_regex(regex, names, domain);
+                (matches, matches.then(|| rule.replacement.eval_bytes(r))?)
+            }
+            Pattern::Text(t) => {
+                let matches = dotless(&t.eval_bytes(r)).eq_ignore_ascii_case(domain);
+                (matches, dotless(&rule.replacement.eval_bytes(r)))
+            }
         };
-        matches.then(|| rule.replacement.eval_bytes(r).to_vec())
+        matches.then(|| [dot, &replacement].concat())
     })
 }
 

@@ -101,7 +101,7 @@ impl Settings {
         HIDDEN.iter().for_each(|h| hidden.insert(h.as_bytes()));
         lists.hide.iter().for_each(|h| hidden.insert(h));
         lists.pass_headers.iter().for_each(|h| hidden.remove(h));
-        let redirects = rewrite::resolve_redirects(lists.redirects.as_deref().map(|v| &v[..]), pass, &l.at)?;
+        let redirects = rewrite::resolve_redirects(lists.redirects.as_deref().map(|v| &v[..]), pass);
         let (cookie_domains, cookie_paths, cookie_flags) =
             (lists.cookie_domains.clone(), lists.cookie_paths.clone(), lists.cookie_flags.clone());
         let c = l.settings.of::<ProxyConf>();

@@ -41,7 +41,7 @@ pub(super) async fn run(run: Run, reply: Reply) -> Outcome {
     let end = pass(&client.stream, upstream, &mut up, &mut down, run.read_timeout_ms()).await;
     if end == End::Idle {
         let text = "upstream timed out (110: Connection timed out) while proxying upgraded connection";
-        run.log(Level::Info, text);
+        run.log(Level::Error, text);
     }
     let elapsed_ms = run.attempt_ms();
     run.note(|a| {
@@ -50,7 +50,6 @@ pub(super) async fn run(run: Run, reply: Reply) -> Outcome {
         a.received_bytes += down.moved;
         a.response_bytes = down.moved;
     });
-    r.abort();
     Outcome::Done
 }
 
