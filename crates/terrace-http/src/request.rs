@@ -373,7 +373,8 @@ impl Request {
         self.text(&self.host)
     }
 
-    pub(crate) fn set_host(&self, host: &[u8]) {
+    /// Changes the host (`Host` set by a script).
+    pub fn set_host(&self, host: &[u8]) {
         self.host.replace(Text::Owned(Bytes::copy_from_slice(host)));
     }
 
@@ -389,7 +390,7 @@ impl Request {
 
     /// Whether the URI is the one the client sent: unchanged by rewrites and redirects.
     pub fn is_uri_as_sent(&self) -> bool {
-        self.sent_target.len() > 0
+        !self.sent_target.is_empty()
             && self.redirects.get() == 0
             && !self.internal.get()
             && !self.is_replaced.get()
