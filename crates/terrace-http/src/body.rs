@@ -284,16 +284,16 @@ impl Sink {
     }
 
     fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
-        let Some(directory) = self.directory.as_deref().filter(|_| !data.is_empty()) else {
+        if data.is_empty() || self.directory.is_none() {
             return Ok(());
-        };
+        }
         let held = match &self.stored {
             Stored::Empty => 0,
             Stored::Memory(m) => m.len(),
             Stored::File(_) => 0,
         };
         if !matches!(self.stored, Stored::File(_)) && held + data.len() > self.memory_max {
-            self.spill(&directory.to_path_buf())?;
+            self.spill()?;
         }
         match &mut self.stored {
             Stored::File(f) => {
@@ -306,7 +306,8 @@ impl Sink {
         Ok(())
     }
 
-    fn spill(&mut self, directory: &Path) -> std::io::Result<()> {
+    fn spill(&mut self) -> std::io::Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
         std::fs::create_dir_all(directory)?;
         let number = FILES.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{}-{number:010}", std::process::id()));

@@ -100,8 +100,9 @@ impl Request {
             self.headers_out.status.set(200);
         }
         let forced = self.forced_status();
-        if forced != 0 && self.headers_out.status.get() == 200 {
+        if forced != 0 {
             self.headers_out.status.set(forced);
+            self.headers_out.status_line.take();
         }
         let filters = &self.location().header_filters;
         for (i, filter) in filters.iter().enumerate() {

@@ -50,10 +50,7 @@ async fn go_to_error_page(r: &Rc<Request>, code: u16, status: Option<u16>, targe
                 r.redirect_to_uri(path, args);
                 return Some(true);
             }
-            let redirect = match status {
-                Some(s @ (301 | 302 | 303 | 307 | 308)) => s,
-                _ => 302,
-            };
+            let redirect = status.filter(|s| matches!(s, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             r.headers_out.set(&b"Location"[..], uri);
             plain(r, redirect).await;
             Some(false)
@@ -84,6 +81,7 @@ fn split_args(uri: &Bytes) -> (Bytes, Bytes) {
 async fn plain(r: &Rc<Request>, code: u16) {
     let h = &r.headers_out;
     h.clear_body_fields();
+    r.error_status(0);
     h.status.set(code);
     let body = page(code, r);
     if body.is_empty() {

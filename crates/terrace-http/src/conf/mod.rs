@@ -62,6 +62,9 @@ pub struct Paths {
     pub test_only: bool,
 }
 
+/// The named groups of a regex: the variables they set, and their numbers.
+pub type NamedGroups = Vec<(VarIndex, usize)>;
+
 /// Builds a generation from directives.
 pub struct Builder {
     /// The directives.
@@ -220,7 +223,7 @@ impl Builder {
         pattern: &[u8],
         caseless: bool,
         at: &Position,
-    ) -> Result<(Arc<Regex>, Vec<(VarIndex, usize)>), ConfError> {
+    ) -> Result<(Arc<Regex>, NamedGroups), ConfError> {
         let options = Options { caseless, ..Options::default() };
         let regex = Regex::new(pattern, options).map_err(|e| ConfError::at(at, e.to_string()))?;
         let mut names = Vec::new();

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use terrace_conf::{ConfError, Node};
 
-use crate::{Builder, intern};
 use crate::conf::slots::{Merge, MergeContext};
+use crate::{Builder, intern};
 
 /// Media types by extension, in lower case.
 #[derive(Debug)]
