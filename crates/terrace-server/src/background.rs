@@ -41,13 +41,9 @@ pub fn enter() -> Result<(), StartError> {
 }
 
 /// Tells the first process that the server serves.
-///
-/// # Errors
-/// As [`detach`].
-pub fn report_ready(log: &ErrorLog) -> Result<(), StartError> {
+pub fn report_ready() {
     // The first process may have been ended meanwhile; the server stays.
     let _ = io::stdout().write_all(b"1").and_then(|()| io::stdout().flush());
-    detach(log)
 }
 
 /// Puts nothing in the place of standard input, which children would inherit.

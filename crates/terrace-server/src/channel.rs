@@ -124,3 +124,47 @@ fn receive(fd: BorrowedFd<'_>) -> io::Result<(String, Option<OwnedFd>)> {
     }
     Ok((String::from_utf8_lossy(&text[..got.bytes]).into_owned(), file))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn a_socket_crosses_the_channel() {
+        block_on(async {
+            let (a, b) = pair().unwrap();
+            let (serving, master) = (Channel::new(a).unwrap(), Channel::new(b).unwrap());
+            let any: Address = Address::Ip("127.0.0.1:0".parse().unwrap());
+            let options = ListenOptions::default();
+            let held = Listener::bind(&any, &options).unwrap();
+            let answer = async {
+                let (text, _) = master.receive().await.unwrap();
+                assert_eq!(Request::parse(&text), Some(Request::bind(0, &any, &options)));
+                master.send("ok", Some(held.socket().as_fd())).await.unwrap();
+            };
+            let (got, ()) = tokio::join!(serving.bind(0, &any, &options), answer);
+            let address = |l: &Listener| l.socket().local_addr().unwrap().as_socket();
+            assert_eq!(address(&got.unwrap()), address(&held));
+        });
+    }
+
+    #[test]
+    fn errors_cross_the_channel_and_its_end_is_seen() {
+        block_on(async {
+            let (a, b) = pair().unwrap();
+            let (serving, master) = (Channel::new(a).unwrap(), Channel::new(b).unwrap());
+            let any: Address = Address::Ip("127.0.0.1:0".parse().unwrap());
+            let options = ListenOptions::default();
+            master.send("error 98", None).await.unwrap();
+            let error = serving.bind(0, &any, &options).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            drop(master);
+            serving.closed().await;
+            assert!(serving.bind(0, &any, &options).await.is_err());
+        });
+    }
+}

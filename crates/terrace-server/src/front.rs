@@ -66,7 +66,7 @@ fn front(cli: &Cli, source: Source, args: &[OsString]) -> Result<ExitCode, Start
     match (main.daemon(), main.master_process()) {
         (true, true) => background::start(Stage::BackgroundMaster, args, main),
         (true, false) => background::start(Stage::BackgroundSingle, args, main),
-        (false, true) => start_master(&loaded, args.to_vec(), false),
+        (false, true) => start_master(loaded, args.to_vec(), false),
         (false, false) if main.env.is_empty() => {
             drop(loaded);
             serve_alone(source, false)
@@ -110,11 +110,12 @@ fn report_test(cli: &Cli, source: &Source, checked: Result<Loaded, ConfError>) -
 }
 
 fn become_master(source: &Source, args: Vec<OsString>, background: bool) -> Result<ExitCode, StartError> {
-    start_master(&check(source)?, args, background)
+    start_master(check(source)?, args, background)
 }
 
-fn start_master(loaded: &Loaded, args: Vec<OsString>, background: bool) -> Result<ExitCode, StartError> {
+fn start_master(loaded: Loaded, args: Vec<OsString>, background: bool) -> Result<ExitCode, StartError> {
     let (main, log) = (Arc::clone(&loaded.main), Arc::clone(&loaded.generation.log));
+    drop(loaded);
     master::run(master::Start { args, main, log, background })
 }
 
@@ -126,7 +127,7 @@ fn serve_alone(source: Source, background: bool) -> Result<ExitCode, StartError>
         on_ready: Box::new(move |loaded| {
             let pid_file = PidFile::write(&loaded.main.pid_path())?;
             if background {
-                background::report_ready(&loaded.generation.log)?;
+                background::report_ready();
             }
             Ok(Some(pid_file))
         }),
@@ -143,11 +144,6 @@ fn serve_for_master(source: Source) -> Result<ExitCode, StartError> {
         source,
         master: Some(channel),
         on_bound: Box::new(|loaded| rights::apply(&loaded.main)),
-        on_ready: Box::new(|loaded| {
-            if loaded.main.daemon() {
-                background::detach(&loaded.generation.log)?;
-            }
-            Ok(None)
-        }),
+        on_ready: Box::new(|_| Ok(None)),
     })
 }

@@ -81,3 +81,48 @@ impl Source {
         Ok(Loaded { generation: Arc::new(generation), main, warnings, tree })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(conf: &str, globals: &str) -> Result<Loaded, String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("logs")).unwrap();
+        std::fs::write(dir.path().join("nginx.conf"), conf).unwrap();
+        let words = ["-p", dir.path().to_str().unwrap(), "-c", "nginx.conf", "-g", globals];
+        let words = words.iter().filter(|w| !w.is_empty()).map(std::ffi::OsString::from);
+        let words: Vec<_> = words.take(if globals.is_empty() { 4 } else { 6 }).collect();
+        let source = Source::new(&Cli::parse(words).unwrap()).unwrap();
+        let loaded = source.load(&Arc::new(Persistent::default()), 1, true);
+        loaded.map_err(|e| e.to_string().replace(&format!("{}/", dir.path().display()), ""))
+    }
+
+    #[test]
+    fn the_main_level_is_read_and_has_defaults() {
+        let loaded = load("", "").unwrap();
+        assert_eq!((loaded.main.workers(), loaded.main.worker_connections()), (1, 512));
+        assert!(loaded.main.daemon() && loaded.main.master_process());
+        assert!(loaded.main.pid_path().ends_with("logs/nginx.pid"));
+        let conf = "worker_processes 3; events { worker_connections 9; } pid x.pid; env A; env B=c=d;
+            worker_shutdown_timeout 2s; master_process off;";
+        let main = load(conf, "daemon off;").unwrap().main;
+        assert_eq!((main.workers(), main.worker_connections()), (3, 9));
+        assert!(!main.daemon() && !main.master_process());
+        assert!(main.pid_path().ends_with("x.pid"));
+        assert_eq!(main.shutdown_timeout_ms, Some(2000));
+        assert_eq!(main.env, [("A".into(), None), ("B".into(), Some("c=d".into()))]);
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let error = |conf: &str, globals: &str| load(conf, globals).err().unwrap();
+        assert_eq!(error("daemon off;", "daemon off;"), "\"daemon\" directive is duplicate in nginx.conf:1");
+        assert_eq!(
+            error("\nworker_proceses 1;", ""),
+            "unknown directive \"worker_proceses\" in nginx.conf:2\ndid you mean \"worker_processes\"?"
+        );
+        assert!(error("worker_processes 0;", "").starts_with("\"worker_processes\" must be from 1 to"));
+        assert!(error("events {} events {}", "").starts_with("\"events\" directive is duplicate"));
+    }
+}

@@ -140,6 +140,10 @@ impl Master {
                     let (path, error) = (failed.path.display(), OsError(&failed.error));
                     self.log(Level::Emerg, format_args!("open() \"{path}\" failed {error}"));
                 }
+                if self.start.background {
+                    // Without it errors go to the file as it was, which is no reason to end.
+                    let _ = background::detach(&self.start.log);
+                }
             }
             // A serving process that waits to be started may find a better configuration now.
             Command::Reload if self.child.is_none() => self.due = Some(Instant::now()),
@@ -194,7 +198,11 @@ impl Master {
             self.signal(Signal::SIGTERM);
         }
         self.pid_file = Some(written?);
-        if self.start.background { background::report_ready(&self.start.log) } else { Ok(()) }
+        if self.start.background {
+            background::report_ready();
+            background::detach(&self.start.log)?;
+        }
+        Ok(())
     }
 
     fn socket(

@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::background;
 use crate::channel::Channel;
 use crate::load::{Loaded, Source};
 use crate::pid_file::PidFile;
@@ -148,6 +149,8 @@ struct Server {
     takers: Rc<RefCell<Vec<UnboundedSender<Handover>>>>,
     /// Removed when the server ends.
     pid_file: Option<PidFile>,
+    /// Whether standard error is the error log.
+    in_background: bool,
 }
 
 impl Server {
@@ -174,6 +177,7 @@ impl Server {
             successor,
             takers,
             pid_file: None,
+            in_background: loaded.main.daemon(),
         };
         match server.start_first(&loaded, start.on_bound, start.on_ready).await {
             Ok(()) => Ok((server, signals)),
@@ -195,6 +199,7 @@ impl Server {
         on_bound(loaded)?;
         let running = self.start_workers(loaded).await?;
         self.pid_file = on_ready(loaded)?;
+        self.redirect_errors();
         if let Some(master) = self.sockets.master() {
             master.ready().await.map_err(StartError::system("telling the master"))?;
         }
@@ -284,6 +289,7 @@ impl Server {
             Ok(generation) => {
                 self.log = Arc::clone(&generation.log);
                 self.served = generation;
+                self.redirect_errors();
             }
             Err(error) => self.log_error(&error),
         }
@@ -349,6 +355,16 @@ impl Server {
         for failed in reopen_all() {
             let (path, error) = (failed.path.display(), OsError(&failed.error));
             self.log.print(Level::Emerg, None, format_args!("open() \"{path}\" failed {error}"));
+        }
+        self.redirect_errors();
+    }
+
+    /// In the background, standard error follows the error log.
+    fn redirect_errors(&self) {
+        if self.in_background
+            && let Err(e) = background::detach(&self.log)
+        {
+            self.log_error(&e);
         }
     }
 

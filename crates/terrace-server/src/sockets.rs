@@ -29,6 +29,14 @@ struct Held {
     listeners: Vec<Listener>,
 }
 
+impl Held {
+    fn of_worker(&self, id: usize, workers: usize) -> impl Iterator<Item = &Listener> {
+        let shared = matches!(self.address, Address::Unix(_));
+        let numbered = self.listeners.iter().enumerate();
+        numbered.filter(move |(i, _)| shared || i % workers == id).map(|(_, listener)| listener)
+    }
+}
+
 /// All sockets, and where new ones come from.
 pub struct Sockets {
     held: Vec<Held>,
@@ -74,12 +82,7 @@ impl Sockets {
         let mut mine = Vec::new();
         for (index, listen) in generation.listens.iter().enumerate() {
             let Some(held) = self.held.iter().find(|h| h.address == listen.address) else { continue };
-            let shared = matches!(listen.address, Address::Unix(_));
-            for (i, listener) in held.listeners.iter().enumerate() {
-                if shared || i % workers == id {
-                    mine.push((index, listener.clone()));
-                }
-            }
+            mine.extend(held.of_worker(id, workers).map(|listener| (index, listener.clone())));
         }
         mine
     }
@@ -144,5 +147,62 @@ pub fn remove_file(address: &Address) {
     if let Address::Unix(path) = address {
         // Somebody else may have removed it already.
         let _ = std::fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn local(socket: &Listener) -> Address {
+        let address: SocketAddr = socket.socket().local_addr().unwrap().as_socket().unwrap();
+        Address::Ip(address)
+    }
+
+    fn bind_any() -> (Listener, Address) {
+        let any = Address::Ip("127.0.0.1:0".parse().unwrap());
+        let listener = bind(&any, &ListenOptions::default(), [].iter()).unwrap();
+        let address = local(&listener);
+        (listener, address)
+    }
+
+    #[test]
+    fn a_second_server_on_the_port_is_refused_but_our_own_sockets_share_it() {
+        let (_held, address) = bind_any();
+        let options = ListenOptions::default();
+        let error = bind(&address, &options, [].iter()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = BindError { address: address.clone(), error }.to_string();
+        assert_eq!(text, format!("bind() to {address} failed (98: Address already in use)"));
+        let second = bind(&address, &options, [address.clone()].iter()).unwrap();
+        assert_eq!(local(&second), address);
+    }
+
+    #[test]
+    fn every_socket_has_a_worker_whatever_their_numbers() {
+        for (sockets, workers) in [(4, 4), (4, 3), (5, 1)] {
+            let (first, address) = bind_any();
+            let mut listeners = vec![first];
+            for _ in 1..sockets {
+                listeners.push(bind(&address, &ListenOptions::default(), [address.clone()].iter()).unwrap());
+            }
+            let held = Held { address, listeners };
+            let taken: Vec<usize> = (0..workers).map(|id| held.of_worker(id, workers).count()).collect();
+            assert_eq!(taken.iter().sum::<usize>(), sockets);
+            assert!(taken.iter().all(|n| *n > 0), "{taken:?}");
+        }
+    }
+
+    #[test]
+    fn all_workers_share_a_unix_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix(dir.path().join("s"));
+        let listener = bind(&address, &ListenOptions::default(), [].iter()).unwrap();
+        let held = Held { address: address.clone(), listeners: vec![listener] };
+        assert!((0..3).all(|id| held.of_worker(id, 3).count() == 1));
+        remove_file(&address);
+        assert!(bind(&address, &ListenOptions::default(), [].iter()).is_ok());
     }
 }

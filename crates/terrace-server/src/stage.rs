@@ -45,7 +45,8 @@ impl Stage {
     /// When the system refuses.
     pub fn spawn(self, args: &[OsString], stdin: Stdio, stdout: Stdio, main: &MainConf) -> io::Result<Child> {
         let mut command = self.command(args);
-        if self == Stage::Worker {
+        // The master needs the whole environment to choose from.
+        if self != Stage::BackgroundMaster {
             set_environment(&mut command, main);
         }
         command.stdin(stdin).stdout(stdout).spawn()
