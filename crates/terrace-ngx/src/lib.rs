@@ -7,6 +7,7 @@
 
 mod chunks;
 mod directives;
+mod escape;
 mod ffi;
 mod handlers;
 mod host;

@@ -6,10 +6,15 @@
 
 mod context;
 mod digest;
+mod encode;
 mod header;
 mod log;
 mod output;
+mod pairs;
+mod req;
+mod re;
 pub mod shared;
+mod time;
 mod var;
 
 use std::cell::RefCell;
@@ -55,17 +60,22 @@ pub fn table() -> (String, Vec<*const c_void>) {
     let areas = [
         context::functions(),
         digest::functions(),
+        encode::functions(),
         header::functions(),
         log::functions(),
         output::functions(),
+        req::functions(),
+        re::functions(),
         shared::functions(),
+        time::functions(),
         var::functions(),
         crate::yielding::functions(),
     ];
     let all: Vec<Function> = areas.into_iter().flatten().collect();
     let rows: String = all.iter().map(|f| format!("    {};\n", f.declaration)).collect();
     let declaration = format!(
-        "typedef struct {{ const char *data; size_t len; }} terrace_text;\nstruct terrace_native {{\n{rows}}};\n"
+        "typedef struct {{ const char *data; size_t len; }} terrace_text;{}struct terrace_native {{\n{rows}}};\n",
+        pairs::DECLARATION
     );
     (declaration, all.into_iter().map(|f| f.pointer).collect())
 }
@@ -75,6 +85,20 @@ pub fn table() -> (String, Vec<*const c_void>) {
 pub struct Text {
     data: *const u8,
     len: usize,
+}
+
+impl Text {
+    /// Points at bytes that the caller keeps where they are until Lua has copied them, before its next call.
+    pub fn of(bytes: &[u8]) -> Text {
+        Text { data: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    /// Parts it in two.
+    pub fn split_at(&self, at: usize) -> (Text, Text) {
+        let at = at.min(self.len);
+        // The sum stays within the bytes pointed at, or is one past them.
+        (Text { data: self.data, len: at }, Text { data: self.data.wrapping_add(at), len: self.len - at })
+    }
 }
 
 thread_local! {
