@@ -102,7 +102,9 @@ impl Types {
 
     /// Each type with the charset, where both are known before any request.
     fn with_charset(&self, name: &Value) -> FxHashMap<Box<[u8]>, Bytes> {
-        let (Types::Some(types), Some(name @ [_, ..])) = (self, name.as_literal()) else { return FxHashMap::default() };
+        let (Types::Some(types), Some(name @ [_, ..])) = (self, name.as_literal()) else {
+            return FxHashMap::default();
+        };
         types.iter().map(|it| (it.clone(), intern::text(&[it, SEPARATOR, name].concat()))).collect()
     }
 }
