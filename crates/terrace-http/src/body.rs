@@ -40,6 +40,13 @@ pub struct BodyFile {
 }
 
 impl BodyFile {
+    /// A file that is there already; `keep` says that it outlives the request.
+    pub fn open(path: PathBuf, keep: bool) -> std::io::Result<BodyFile> {
+        let file = File::open(&path)?;
+        let len = file.metadata()?.len();
+        Ok(BodyFile { file, path, len, keep })
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -158,7 +165,7 @@ impl Request {
         let Some(client) = self.client.clone() else {
             return Step::Ready(Ok(()));
         };
-        let mut sink = Sink::new(self);
+        let mut sink = self.body_writer(None);
         match self.take_buffered(&client, &mut sink) {
             Ok(true) => {
                 self.body_read(sink);
@@ -172,7 +179,7 @@ impl Request {
         }
     }
 
-    async fn read_rest(&self, client: &Client, mut sink: Sink) -> Result<(), u16> {
+    async fn read_rest(&self, client: &Client, mut sink: BodyWriter) -> Result<(), u16> {
         if self.body.expect_continue.replace(false) && !self.output.is_started() {
             client.out().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             client.flush().await.map_err(|_| crate::status::CLIENT_CLOSED)?;
@@ -186,8 +193,18 @@ impl Request {
         }
     }
 
-    fn body_read(&self, sink: Sink) {
-        self.body.stored.replace(sink.stored);
+    /// A writer of a body for this request, by the location's settings. `memory_max` takes the place of
+    /// `client_body_buffer_size`, in bytes.
+    pub fn body_writer(&self, memory_max: Option<usize>) -> BodyWriter {
+        let core = &self.location().core;
+        let keep = core.client_body_in_file_only;
+        let memory_max = if keep { 0 } else { memory_max.unwrap_or(core.client_body_buffer_bytes) };
+        let directory = Some(core.client_body_temp_path.clone());
+        BodyWriter { stored: Stored::Empty, memory_max, directory, keep }
+    }
+
+    fn body_read(&self, sink: BodyWriter) {
+        self.body.stored.replace(sink.finish());
         self.body.is_read.set(true);
     }
 
@@ -208,7 +225,7 @@ impl Request {
     }
 
     /// Decodes what the connection has buffered. True when the body is complete.
-    fn take_buffered(&self, client: &Client, sink: &mut Sink) -> Result<bool, u16> {
+    fn take_buffered(&self, client: &Client, sink: &mut BodyWriter) -> Result<bool, u16> {
         let mut input = client.input();
         let mut decoder = self.body.decoder.borrow_mut();
         let limit = self.location().core.client_max_body_bytes;
@@ -251,7 +268,7 @@ impl Request {
         if self.body.expect_continue.get() {
             return false;
         }
-        let mut sink = Sink::nowhere();
+        let mut sink = BodyWriter::nowhere();
         loop {
             match self.take_buffered(client, &mut sink) {
                 Ok(true) => return true,
@@ -265,25 +282,27 @@ impl Request {
     }
 }
 
-/// Takes the decoded bytes.
-struct Sink {
+/// A body in the making: in memory up to a size, beyond it in a temporary file.
+#[derive(Debug)]
+pub struct BodyWriter {
     stored: Stored,
     memory_max: usize,
     directory: Option<PathBuf>,
+    keep: bool,
 }
 
-impl Sink {
-    fn new(r: &Request) -> Sink {
-        let core = &r.location().core;
-        let memory_max = if core.client_body_in_file_only { 0 } else { core.client_body_buffer_bytes };
-        Sink { stored: Stored::Empty, memory_max, directory: Some(core.client_body_temp_path.clone()) }
+impl BodyWriter {
+    /// The body as written so far, which is then the whole.
+    pub fn finish(self) -> Stored {
+        self.stored
     }
 
-    fn nowhere() -> Sink {
-        Sink { stored: Stored::Empty, memory_max: 0, directory: None }
+    fn nowhere() -> BodyWriter {
+        BodyWriter { stored: Stored::Empty, memory_max: 0, directory: None, keep: false }
     }
 
-    fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
+    /// Adds bytes.
+    pub fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
         if data.is_empty() || self.directory.is_none() {
             return Ok(());
         }
@@ -317,7 +336,7 @@ impl Sink {
             file.write_all(&m)?;
             len = m.len() as u64;
         }
-        self.stored = Stored::File(BodyFile { file, path, len, keep: self.memory_max == 0 });
+        self.stored = Stored::File(BodyFile { file, path, len, keep: self.keep });
         Ok(())
     }
 }

@@ -185,6 +185,8 @@ pub struct Request {
     forced_status: Cell<u16>,
     captures: RefCell<Captures>,
     slots: RefCell<Vec<Slot>>,
+    /// Whether variables are the parent's.
+    pub(crate) shares_slots: Cell<bool>,
     state: RefCell<TypeMap>,
     peer: RefCell<Option<IpAddr>>,
     is_replaced: Cell<bool>,
@@ -280,6 +282,7 @@ impl Request {
             forced_status: Cell::new(0),
             captures: RefCell::default(),
             slots: RefCell::default(),
+            shares_slots: Cell::new(false),
             state: RefCell::default(),
             peer: RefCell::new(None),
             is_replaced: Cell::new(false),
@@ -467,11 +470,22 @@ impl Request {
         true
     }
 
+    /// Whose variables these are, if not this request's own.
+    fn slots_of(&self) -> Option<Rc<Request>> {
+        if self.shares_slots.get() { self.parent.as_ref()?.upgrade() } else { None }
+    }
+
     pub(crate) fn slot<R>(&self, slot: u32, f: impl FnOnce(&Slot) -> R) -> R {
+        if let Some(owner) = self.slots_of() {
+            return owner.slot(slot, f);
+        }
         f(self.slots.borrow().get(slot as usize).unwrap_or(&Slot::Unset))
     }
 
     pub(crate) fn put_slot(&self, slot: u32, value: Slot) {
+        if let Some(owner) = self.slots_of() {
+            return owner.put_slot(slot, value);
+        }
         let mut slots = self.slots.borrow_mut();
         if slots.is_empty() {
             slots.resize_with(self.generation().vars.slots(), Slot::default);
@@ -482,6 +496,9 @@ impl Request {
     }
 
     pub(crate) fn copy_slots_from(&self, other: &Request) {
+        if let Some(owner) = other.slots_of() {
+            return self.copy_slots_from(&owner);
+        }
         *self.slots.borrow_mut() = other.slots.borrow().clone();
     }
 

@@ -12,6 +12,18 @@ use crate::{Request, engine};
 /// How deep subrequests may nest (nginx's `NGX_HTTP_MAX_SUBREQUESTS` bounds their number; we bound the depth).
 pub const DEPTH_MAX: u8 = 50;
 
+/// Which values of a parent's variables a subrequest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Inherit {
+    /// None: it begins with unset variables.
+    #[default]
+    Nothing,
+    /// A copy of those at its start.
+    Copy,
+    /// The same ones: changes show in both.
+    Share,
+}
+
 /// What a subrequest is to be.
 #[derive(Debug, Default)]
 pub struct Subrequest {
@@ -21,10 +33,10 @@ pub struct Subrequest {
     pub args: Bytes,
     /// The method.
     pub method: Bytes,
-    /// Its body; `None` shares nothing.
-    pub body: Option<Vec<u8>>,
-    /// Whether it sees a copy of the parent's variables.
-    pub copy_vars: bool,
+    /// Its body; `None`: it has none.
+    pub body: Option<Stored>,
+    /// Which of the parent's variables it sees.
+    pub vars: Inherit,
 }
 
 /// Makes a subrequest without running it.
@@ -49,14 +61,17 @@ pub fn make(parent: &Rc<Request>, sub: Subrequest) -> Option<Rc<Request>> {
     r.set_args(sub.args);
     r.set_host(&parent.host());
     if let Some(body) = sub.body {
-        r.headers_in.set(b"Content-Length", body.len().to_string().as_bytes());
-        r.body.replace(if body.is_empty() { Stored::Empty } else { Stored::Memory(body) });
+        r.body.replace(body);
+        r.headers_in.set(b"Content-Length", r.body.len().to_string().as_bytes());
+        r.headers_in.remove(b"Transfer-Encoding");
     } else {
         r.headers_in.remove(b"Content-Length");
         r.headers_in.remove(b"Transfer-Encoding");
     }
-    if sub.copy_vars {
-        r.copy_slots_from(parent);
+    match sub.vars {
+        Inherit::Nothing => {}
+        Inherit::Copy => r.copy_slots_from(parent),
+        Inherit::Share => r.shares_slots.set(true),
     }
     Some(r)
 }
