@@ -11,6 +11,8 @@ mod local;
 mod peers;
 pub mod proxy;
 mod resolve;
+#[cfg(test)]
+mod tests;
 pub mod upstream;
 mod url;
 mod variables;
