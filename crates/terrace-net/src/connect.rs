@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::{Address, Stream};
 
@@ -22,10 +22,26 @@ pub enum ConnectError {
 
 /// Connects within `timeout_ms`.
 pub async fn connect(address: &Address, timeout_ms: u64) -> Result<Stream, ConnectError> {
+    connect_from(address, None, timeout_ms).await
+}
+
+/// Connects within `timeout_ms`, from a local address where one is given (its port may be 0).
+pub async fn connect_from(
+    address: &Address,
+    local: Option<SocketAddr>,
+    timeout_ms: u64,
+) -> Result<Stream, ConnectError> {
     let attempt = async {
         Ok(match address {
             Address::Ip(a) => {
-                let s = TcpStream::connect(a).await?;
+                let s = match local {
+                    None => TcpStream::connect(a).await?,
+                    Some(local) => {
+                        let s = if a.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+                        s.bind(local)?;
+                        s.connect(*a).await?
+                    }
+                };
                 s.set_nodelay(true)?;
                 Stream::Tcp(s)
             }

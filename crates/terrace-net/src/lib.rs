@@ -11,7 +11,7 @@ mod stream;
 mod timer;
 
 pub use address::Address;
-pub use connect::{ConnectError, connect, resolve};
+pub use connect::{ConnectError, connect, connect_from, resolve};
 pub use listen::{Acceptor, ListenOptions, Listener};
 pub use stream::{Detached, Stream};
 pub use timer::Timer;
