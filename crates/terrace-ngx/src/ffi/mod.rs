@@ -93,6 +93,11 @@ impl Text {
         Text { data: bytes.as_ptr(), len: bytes.len() }
     }
 
+    /// A mere number.
+    pub fn of_len(len: usize) -> Text {
+        Text { data: std::ptr::null(), len }
+    }
+
     /// Parts it in two.
     pub fn split_at(&self, at: usize) -> (Text, Text) {
         let at = at.min(self.len);

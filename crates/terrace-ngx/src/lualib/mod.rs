@@ -31,6 +31,7 @@ modules! {
     "terrace.ngx.req" => "ngx/req.lua",
     "terrace.ngx.time" => "ngx/time.lua",
     "terrace.ngx.sleep" => "ngx/sleep.lua",
+    "terrace.ngx.socket" => "ngx/socket.lua",
     "resty.http" => "resty/http.lua",
     "resty.http_connect" => "resty/http_connect.lua",
     "resty.http_headers" => "resty/http_headers.lua",

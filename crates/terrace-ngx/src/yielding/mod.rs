@@ -2,10 +2,11 @@
 //! scheduler, which resumes it with the future's values.
 
 mod sleep;
+mod socket;
 
 use crate::ffi::Function;
 
 /// All functions of all areas here.
 pub fn functions() -> Vec<Function> {
-    [sleep::functions()].into_iter().flatten().collect()
+    [sleep::functions(), socket::functions()].into_iter().flatten().collect()
 }
