@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_uint};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use terrace_http::Request;
 
 use super::{DONE, NO_REQUEST, NOT_FOUND, Text, bytes, functions, give};
 use crate::host::current;
@@ -38,16 +39,19 @@ impl Drop for Context {
     }
 }
 
+/// The key of a request's `ngx.ctx`, and whether it was given just now.
+pub fn key_of(r: &Request, lua: &Rc<LuaVm>) -> (c_int, bool) {
+    if let Some(c) = r.state::<Context>() {
+        return (c.key, false);
+    }
+    let key = lua.take_context();
+    r.put_state(Rc::new(Context { key, lua: Rc::clone(lua) }));
+    (key, true)
+}
+
 /// The key of the request's `ngx.ctx`; `is_new` says that the table under it is another request's leftover.
 extern "C" fn context(is_new: *mut c_int) -> c_int {
-    let found = current(|h| {
-        if let Some(c) = h.request.state::<Context>() {
-            return (c.key, false);
-        }
-        let key = h.lua.take_context();
-        h.request.put_state(Rc::new(Context { key, lua: Rc::clone(&h.lua) }));
-        (key, true)
-    });
+    let found = current(|h| key_of(&h.request, &h.lua));
     let Some((key, new)) = found else { return NO_REQUEST };
     // SAFETY: Lua passes a pointer to an int of its own.
     unsafe { is_new.write(c_int::from(new)) };

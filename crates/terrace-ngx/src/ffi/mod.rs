@@ -4,15 +4,16 @@
 //! Rules: a function returns codes (below) and never raises, unwinds, calls Lua, or keeps a pointer into Lua's memory.
 //! Bytes that go out are left in this thread's scratch buffer ([`give`]), which the next call may overwrite.
 
-mod context;
+pub mod body;
+pub mod context;
 mod digest;
 mod encode;
 mod header;
 mod log;
 mod output;
-mod pairs;
-mod req;
+pub mod pairs;
 mod re;
+pub mod req;
 pub mod shared;
 mod time;
 mod var;
@@ -58,6 +59,7 @@ pub const FAILED: c_int = -102;
 /// The declaration of `struct terrace_native` and the block of addresses behind it.
 pub fn table() -> (String, Vec<*const c_void>) {
     let areas = [
+        body::functions(),
         context::functions(),
         digest::functions(),
         encode::functions(),

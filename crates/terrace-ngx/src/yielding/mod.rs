@@ -1,6 +1,8 @@
 //! Calls that wait. Each records a future and answers [`crate::ffi::AWAIT`]; the Lua side then yields to the
 //! scheduler, which resumes it with the future's values.
 
+mod body;
+mod capture;
 mod sleep;
 mod socket;
 
@@ -8,5 +10,8 @@ use crate::ffi::Function;
 
 /// All functions of all areas here.
 pub fn functions() -> Vec<Function> {
-    [sleep::functions(), socket::functions()].into_iter().flatten().collect()
+    [body::functions(), capture::functions(), sleep::functions(), socket::functions()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

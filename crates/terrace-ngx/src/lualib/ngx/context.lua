@@ -8,6 +8,7 @@ local getters, setters = base.getters, base.setters
 local error, type = error, type
 
 local contexts = {}
+base.contexts = contexts
 local is_new = ffi.new("int[1]")
 
 local function key_of_request()

@@ -122,7 +122,8 @@ function ngx.encode_args(args)
         error("bad argument #1 to 'encode_args' (table expected, got "
             .. (args == nil and "no value" or type(args)) .. ")", 2)
     end
-    return encode_args(args, 2)
+    -- In parentheses, as a tail call would not count as a level.
+    return (encode_args(args, 2))
 end
 
 local ARGS_MAX = 100
@@ -158,11 +159,11 @@ local function decode_base64(value, kind)
 end
 
 function ngx.decode_base64(value)
-    return decode_base64(value, 0)
+    return (decode_base64(value, 0))
 end
 
 function ngx.decode_base64mime(value)
-    return decode_base64(value, 3)
+    return (decode_base64(value, 3))
 end
 
 local base64 = {}
