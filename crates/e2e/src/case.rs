@@ -13,7 +13,7 @@
 
 use std::path::Path;
 
-use crate::http::{Client, Response};
+use crate::http::Response;
 use crate::server::{Server, folder, run};
 
 /// One case.
@@ -61,11 +61,8 @@ impl Case {
 
     /// Runs the case. The error says what was wrong.
     pub fn run(&self) -> Result<(), String> {
-        let files: Vec<_> = self
-            .sections
-            .iter()
-            .filter_map(|(n, b)| Some((n.strip_prefix("file ")?, b.as_str())))
-            .collect();
+        let files: Vec<_> =
+            self.sections.iter().filter_map(|(n, b)| Some((n.strip_prefix("file ")?, b.as_str()))).collect();
         if let Some(want) = self.all("fails").next() {
             return self.run_failing(want, &files);
         }
@@ -76,7 +73,8 @@ impl Case {
             let (kind, request) = requests.next().ok_or("a response without a request")?;
             let bytes = if kind == "request raw" { unescape(request) } else { complete(request) };
             client.send(&bytes).map_err(|e| format!("sending: {e}"))?;
-            let got = client.read_response(bytes.starts_with(b"HEAD ")).map_err(|e| format!("reading: {e}"))?;
+            let got =
+                client.read_response(bytes.starts_with(b"HEAD ")).map_err(|e| format!("reading: {e}"))?;
             compare(want, &got)?;
         }
         self.check_log(&server)

@@ -11,7 +11,8 @@ use crate::{free_ports, root};
 const PORTS: [&str; 4] = ["8080", "8081", "8082", "8090"];
 
 /// Files in which ports stand.
-const FILES: [&str; 5] = ["nginx.conf", "application.conf", "seed/product.lua", "lua/product.lua", "lua/index.lua"];
+const FILES: [&str; 5] =
+    ["nginx.conf", "application.conf", "seed/product.lua", "lua/product.lua", "lua/index.lua"];
 
 /// A copy of the shop, not started, with its ports.
 pub fn copy() -> (TempDir, [u16; 4]) {

@@ -35,6 +35,12 @@ fn data_block_cases() {
         }
     });
     let failures = failures.into_inner().expect("no holder panics");
-    assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases failed:\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
     assert!(!cases.is_empty(), "no case was found");
 }

@@ -11,8 +11,16 @@ const CONF: &str = "
 
 /// Bytes, and the status they get.
 const REFUSED: &[(&str, &str, u16)] = &[
-    ("both lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    ("repeated length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
+    (
+        "both lengths",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "repeated length",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        400,
+    ),
     ("list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
     ("signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello", 400),
     ("negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello", 400),
@@ -59,10 +67,18 @@ fn malformed_requests_are_refused_and_the_connection_closed() {
 
 #[test]
 fn bad_chunks_end_the_connection() {
-    let conf = CONF.replace("return 200 ok;", "client_body_timeout 5s; content_by_lua_block { ngx.req.read_body() ngx.say('ok') }");
+    let conf = CONF.replace(
+        "return 200 ok;",
+        "client_body_timeout 5s; content_by_lua_block { ngx.req.read_body() ngx.say('ok') }",
+    );
     let server = Server::start(&conf, &[]);
-    let chunks =
-        ["g\r\nx\r\n0\r\n\r\n", "-1\r\nx\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "5 5\r\nhello\r\n"];
+    let chunks = [
+        "g\r\nx\r\n0\r\n\r\n",
+        "-1\r\nx\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "ffffffffffffffffff\r\n",
+        "5 5\r\nhello\r\n",
+    ];
     for body in chunks {
         let mut client = server.connect();
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -25,7 +25,8 @@ fn a_page_through_all_three_tiers() {
     assert_eq!(other.header("X-Cache-Level"), Some("L1-memory"));
     let products: Vec<_> = (1..40).map(|n| server.get(&format!("/product?productId={n}&shopId=1"))).collect();
     assert!(products.iter().all(|r| r.status == 200));
-    let seen: std::collections::BTreeSet<_> = products.iter().filter_map(|r| r.header("X-Served-By")).collect();
+    let seen: std::collections::BTreeSet<_> =
+        products.iter().filter_map(|r| r.header("X-Served-By")).collect();
     assert_eq!(seen.len(), 2, "products are spread over both servers");
 }
 
@@ -60,7 +61,8 @@ fn stale_pages_when_the_source_is_gone() {
     let conf = std::fs::read_to_string(&conf_path).expect("the configuration");
     assert!(conf.contains("ttl 10m;"), "the test shortens the example's ttl");
     std::fs::write(&conf_path, conf.replace("ttl 10m;", "ttl 50ms;")).expect("written");
-    let server = e2e::server::Server::start_in(dir, "nginx.conf", ports[0], "daemon off; master_process off;");
+    let server =
+        e2e::server::Server::start_in(dir, "nginx.conf", ports[0], "daemon off; master_process off;");
     let direct = |path: &str| get(ports[3], path).expect("an answer");
     assert_eq!(direct("/getProductInfo?productId=7").status, 200);
     std::fs::remove_file(server.file("data/eshop.db")).expect("the source is removed");
