@@ -174,5 +174,6 @@ fn table() -> Vec<Directive<Builder>> {
         }
     }
     rows.extend(settings::table(HSL));
+    rows.extend(super::balancer::table());
     rows
 }

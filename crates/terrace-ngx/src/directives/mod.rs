@@ -1,5 +1,6 @@
 //! The Lua modules: the directives with code, and their settings.
 
+mod balancer;
 mod code;
 mod settings;
 

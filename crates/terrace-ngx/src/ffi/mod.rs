@@ -4,6 +4,7 @@
 //! Rules: a function returns codes (below) and never raises, unwinds, calls Lua, or keeps a pointer into Lua's memory.
 //! Bytes that go out are left in this thread's scratch buffer ([`give`]), which the next call may overwrite.
 
+mod balancer;
 pub mod body;
 pub mod context;
 mod digest;
@@ -17,6 +18,7 @@ pub mod req;
 pub mod shared;
 mod time;
 mod var;
+mod worker;
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -59,6 +61,7 @@ pub const FAILED: c_int = -102;
 /// The declaration of `struct terrace_native` and the block of addresses behind it.
 pub fn table() -> (String, Vec<*const c_void>) {
     let areas = [
+        balancer::functions(),
         body::functions(),
         context::functions(),
         digest::functions(),
@@ -71,6 +74,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         shared::functions(),
         time::functions(),
         var::functions(),
+        worker::functions(),
         crate::yielding::functions(),
     ];
     let all: Vec<Function> = areas.into_iter().flatten().collect();

@@ -12,6 +12,7 @@ pub static SETUP: &[u8] = include_bytes!("terrace/setup.lua");
 
 modules! {
     "terrace.base" => "terrace/base.lua",
+    "terrace.cache" => "terrace/cache.lua",
     "terrace.digest" => "terrace/digest.lua",
     "terrace.http_reader" => "terrace/http_reader.lua",
     "terrace.http_response" => "terrace/http_response.lua",
@@ -34,6 +35,11 @@ modules! {
     "terrace.ngx.time" => "ngx/time.lua",
     "terrace.ngx.sleep" => "ngx/sleep.lua",
     "terrace.ngx.socket" => "ngx/socket.lua",
+    "terrace.ngx.thread" => "ngx/thread.lua",
+    "terrace.ngx.timer" => "ngx/timer.lua",
+    "terrace.ngx.udp" => "ngx/udp.lua",
+    "terrace.ngx.worker" => "ngx/worker.lua",
+    "ngx.balancer" => "ngx/balancer.lua",
     "resty.http" => "resty/http.lua",
     "resty.http_connect" => "resty/http_connect.lua",
     "resty.http_headers" => "resty/http_headers.lua",
