@@ -15,6 +15,9 @@ use crate::connection::Client;
 use crate::generation::Generation;
 use crate::typemap::TypeMap;
 
+/// How many workers serve a generation; shared with it (`worker_processes`).
+pub struct WorkerCount(pub usize);
+
 /// A connection on its way to a worker of the next generation.
 pub struct Handover {
     /// The stream, off its runtime. No byte of a next request has been read.
@@ -58,6 +61,7 @@ pub struct Worker {
     untimed: Cell<u32>,
     /// A connection or task has ended.
     left: Notify,
+    drain_began: Notify,
 }
 
 impl Worker {
@@ -74,6 +78,7 @@ impl Worker {
             tasks: Cell::new(0),
             untimed: Cell::new(0),
             left: Notify::new(),
+            drain_began: Notify::new(),
         })
     }
 
@@ -92,6 +97,15 @@ impl Worker {
         self.draining.set(true);
         self.successor.replace(successor);
         self.clients.borrow().values().for_each(|c| c.wake_idle());
+        self.drain_began.notify_waiters();
+    }
+
+    /// Ready once the drain has begun, for tasks that would wait beyond it.
+    pub async fn draining(&self) {
+        let began = self.drain_began.notified();
+        if !self.is_draining() {
+            began.await;
+        }
     }
 
     /// Hands an idle connection on; gives it back when there is nobody to take it.

@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, geteuid};
 use terrace_base::OsError;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
 use terrace_http::conf::table::{block, simple};
+use terrace_http::worker::WorkerCount;
 use terrace_http::{Builder, Module};
 
 /// The most workers a configuration may ask for.
@@ -89,6 +90,7 @@ impl Module for MainModule {
     fn finish(&self, b: &mut Builder) -> Result<(), ConfError> {
         let prefix = b.paths.prefix.clone();
         let conf = std::mem::take(b.state::<MainConf>());
+        b.share(Arc::new(WorkerCount(conf.workers())));
         b.share(Arc::new(MainConf { prefix, ..conf }));
         Ok(())
     }
