@@ -6,12 +6,14 @@
 
 mod address;
 mod connect;
+mod datagram;
 mod listen;
 mod stream;
 mod timer;
 
 pub use address::Address;
 pub use connect::{ConnectError, connect, connect_from, resolve};
+pub use datagram::Datagram;
 pub use listen::{Acceptor, ListenOptions, Listener};
 pub use stream::{Detached, Stream};
 pub use timer::Timer;
