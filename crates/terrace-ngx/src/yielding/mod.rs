@@ -3,15 +3,25 @@
 
 mod body;
 mod capture;
+mod semaphore;
 mod sleep;
 mod socket;
+mod timer;
 
 use crate::ffi::Function;
 
 /// All functions of all areas here.
 pub fn functions() -> Vec<Function> {
-    [body::functions(), capture::functions(), sleep::functions(), socket::functions()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        body::functions(),
+        capture::functions(),
+        semaphore::functions(),
+        sleep::functions(),
+        socket::functions(),
+        socket::udp::functions(),
+        timer::functions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

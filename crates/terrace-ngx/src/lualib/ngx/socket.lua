@@ -19,6 +19,7 @@ local socket_mt = { __index = methods }
 
 local refusals = {
     [-2] = "closed", [-3] = "socket busy connecting", [-4] = "socket busy reading", [-5] = "socket busy writing",
+    [-7] = "socket busy",
 }
 
 -- What a code that refuses a call means to the script.
@@ -411,3 +412,5 @@ function ngx.socket.connect(...)
     end
     return nil, err
 end
+
+return { refused = refused, check_timeout = check_timeout }

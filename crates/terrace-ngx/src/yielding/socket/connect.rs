@@ -200,7 +200,7 @@ impl Attempt {
 }
 
 /// The path of `unix:/path`.
-fn unix_path(host: &str) -> Option<PathBuf> {
+pub fn unix_path(host: &str) -> Option<PathBuf> {
     let (scheme, path) = host.split_at_checked(5)?;
     scheme.eq_ignore_ascii_case("unix:").then(|| PathBuf::from(path))
 }

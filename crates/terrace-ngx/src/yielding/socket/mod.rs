@@ -1,12 +1,14 @@
-//! `ngx.socket.tcp`: the functions that Lua calls. A socket is behind a pointer that Lua's collector frees; each
+//! `ngx.socket`: the functions that Lua calls. A socket is behind a pointer that Lua's collector frees; each
 //! operation that waits holds it too. Calls that can be answered from what has been read answer without waiting.
 
 mod conn;
 mod connect;
 mod input;
 mod options;
+mod owner;
 mod pool;
 mod tcp;
+pub mod udp;
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -50,6 +52,7 @@ const BUSY_CONNECTING: c_int = -3;
 const BUSY_READING: c_int = -4;
 const BUSY_WRITING: c_int = -5;
 const BAD_REQUEST: c_int = -6;
+const BUSY: c_int = -7;
 
 impl From<Refusal> for c_int {
     fn from(refusal: Refusal) -> c_int {
@@ -58,6 +61,7 @@ impl From<Refusal> for c_int {
             Refusal::Connecting => BUSY_CONNECTING,
             Refusal::Reading => BUSY_READING,
             Refusal::Writing => BUSY_WRITING,
+            Refusal::Busy => BUSY,
             Refusal::Foreign => BAD_REQUEST,
         }
     }
@@ -115,14 +119,17 @@ extern "C" fn tcp_timeouts(socket: *const Tcp, connect_ms: f64, send_ms: f64, re
 /// Where later connections come from; `NOT_FOUND` for what is no address.
 extern "C" fn tcp_bind(socket: *const Tcp, address: *const u8, len: usize, port: c_int) -> c_int {
     // SAFETY: a Lua string.
-    let address = std::str::from_utf8(unsafe { bytes(address, len) }).unwrap_or_default();
-    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
-    let (Ok(ip), Ok(port), Some(socket)) = (bare.parse::<IpAddr>(), u16::try_from(port), shared(socket))
-    else {
-        return NOT_FOUND;
-    };
-    socket.local.set(Some(SocketAddr::new(ip, port)));
+    let local = parse_local(unsafe { bytes(address, len) }, u16::try_from(port).unwrap_or(0));
+    let (Some(local), Some(socket)) = (local, shared(socket)) else { return NOT_FOUND };
+    socket.local.set(Some(local));
     DONE
+}
+
+/// An address of this host, an IPv6 one perhaps in brackets.
+fn parse_local(text: &[u8], port: u16) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let bare = text.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(text);
+    Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, port))
 }
 
 /// Connects. A port below 0 means none; a pool size of 0 and a backlog below 0 mean none given.

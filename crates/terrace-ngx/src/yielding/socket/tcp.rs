@@ -8,15 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 use terrace_base::log::Level;
 use terrace_http::Request;
 use terrace_lua::{Value, Values};
 
 use super::conn::{Conn, Deadline, Failure};
 use super::input::Want;
+use super::owner::{Owned, Owner};
 use crate::settings::LuaLocation;
 
 /// Reads that are made without waiting before other tasks of the worker get their turn.
@@ -28,7 +29,7 @@ const OUTPUT_KEPT_BYTES_MAX: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Tcp {
     conn: RefCell<Option<Rc<Conn>>>,
-    owner: RefCell<Weak<Request>>,
+    owner: Owner,
     /// The key of its pool.
     pub key: RefCell<Vec<u8>>,
     /// A message that is put together of pieces.
@@ -57,6 +58,8 @@ pub enum Refusal {
     Reading,
     /// Another light thread writes.
     Writing,
+    /// Another light thread uses the socket.
+    Busy,
     /// The socket is another request's.
     Foreign,
 }
@@ -139,7 +142,7 @@ impl Tcp {
     }
 
     fn is_foreign(&self, r: &Rc<Request>) -> bool {
-        !std::ptr::eq(self.owner.borrow().as_ptr(), Rc::as_ptr(r))
+        !self.owner.is(r)
     }
 
     /// The connection, for a call that is about to use it.
@@ -177,13 +180,8 @@ impl Tcp {
         self.check_busy(Use::Whole)?;
         self.close();
         if !is_mine {
-            self.owner.replace(Rc::downgrade(r));
-            let sockets = r.state::<RequestSockets>().unwrap_or_else(|| {
-                let made = Rc::new(RequestSockets::default());
-                r.put_state(Rc::clone(&made));
-                made
-            });
-            sockets.0.borrow_mut().push(Rc::downgrade(self));
+            let socket: Rc<dyn Owned> = Rc::clone(self) as Rc<dyn Owned>;
+            self.owner.claim(r, Rc::downgrade(&socket));
         }
         Ok(())
     }
@@ -339,16 +337,10 @@ impl Tcp {
     }
 }
 
-/// The sockets that a request has connected; closed with it.
-#[derive(Default)]
-struct RequestSockets(RefCell<SmallVec<[Weak<Tcp>; 2]>>);
-
-impl Drop for RequestSockets {
-    fn drop(&mut self) {
-        for socket in self.0.take().iter().filter_map(Weak::upgrade) {
-            drop(socket.close());
-            socket.owner.replace(Weak::new());
-        }
+impl Owned for Tcp {
+    fn release(&self) {
+        drop(self.close());
+        self.owner.clear();
     }
 }
 

@@ -1,0 +1,55 @@
+//! `ngx.worker.*` and `ngx.config.*`.
+
+use std::ffi::c_int;
+use std::os::unix::ffi::OsStrExt;
+
+use terrace_http::worker::WorkerCount;
+
+use super::{DONE, NO_REQUEST, Text, functions, give};
+use crate::host::current;
+
+functions! {
+    "int (*worker_pid)(void)" => worker_pid,
+    "int (*worker_id)(void)" => worker_id,
+    "int (*worker_count)(void)" => worker_count,
+    "int (*worker_exiting)(void)" => worker_exiting,
+    "int (*config_prefix)(terrace_text *)" => config_prefix,
+}
+
+extern "C" fn worker_pid() -> c_int {
+    c_int::try_from(std::process::id()).unwrap_or(0)
+}
+
+extern "C" fn worker_id() -> c_int {
+    current(|h| c_int::try_from(h.request.worker.id).unwrap_or(0)).unwrap_or(NO_REQUEST)
+}
+
+extern "C" fn worker_count() -> c_int {
+    current(|h| {
+        let count = h.request.generation().shared::<WorkerCount>().map_or(1, |c| c.0);
+        c_int::try_from(count).unwrap_or(c_int::MAX)
+    })
+    .unwrap_or(NO_REQUEST)
+}
+
+extern "C" fn worker_exiting() -> c_int {
+    current(|h| c_int::from(h.request.worker.is_draining())).unwrap_or(0)
+}
+
+/// The prefix, with a slash at its end.
+extern "C" fn config_prefix(out: *mut Text) -> c_int {
+    current(|h| {
+        let prefix = h.request.generation().prefix.as_os_str().as_bytes();
+        // SAFETY: Lua passes a text of its own.
+        unsafe {
+            give(out, |b| {
+                b.extend_from_slice(prefix);
+                if !prefix.ends_with(b"/") {
+                    b.push(b'/');
+                }
+            });
+        }
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
+}
