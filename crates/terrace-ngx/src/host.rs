@@ -1,7 +1,7 @@
 //! The host of a run of Lua code: which request and phase it belongs to. Functions called from Lua find it in a
 //! thread-local, set around each resume.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use terrace_lua::{Host, LuaError};
 
 use crate::phase::LuaPhase;
 use crate::vm::LuaVm;
+use crate::yielding::cache::Loads;
 
 /// What `ngx.exit` and its kin decided, beyond a status.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +48,8 @@ pub struct PhaseHost {
     pub body: RefCell<BodyArg>,
     /// The arguments of a `set_by_lua*` (`ngx.arg`).
     pub args: RefCell<Vec<Bytes>>,
+    /// The loads of tiered caches that the code has begun.
+    pub loads: OnceCell<Rc<Loads>>,
     outer: Cell<*const PhaseHost>,
 }
 
@@ -64,6 +67,7 @@ impl PhaseHost {
             leave: RefCell::default(),
             body: RefCell::default(),
             args: RefCell::default(),
+            loads: OnceCell::new(),
             outer: Cell::new(std::ptr::null()),
         })
     }

@@ -2,6 +2,7 @@
 //! scheduler, which resumes it with the future's values.
 
 mod body;
+pub mod cache;
 mod capture;
 mod semaphore;
 mod sleep;
@@ -14,6 +15,7 @@ use crate::ffi::Function;
 pub fn functions() -> Vec<Function> {
     [
         body::functions(),
+        cache::functions(),
         capture::functions(),
         semaphore::functions(),
         sleep::functions(),
