@@ -121,10 +121,26 @@ pub struct Known {
     pub doc: &'static str,
 }
 
+/// The contexts of [`Contexts`] as users call them.
+const CONTEXT_NAMES: &[(Contexts, &str)] = &[
+    (Contexts::MAIN, "main"),
+    (Contexts::EVENTS, "events"),
+    (Contexts::HTTP, "http"),
+    (Contexts::SERVER, "server"),
+    (Contexts::LOCATION, "location"),
+    (Contexts::SERVER_IF, "if in server"),
+    (Contexts::LOCATION_IF, "if in location"),
+    (Contexts::LIMIT_EXCEPT, "limit_except"),
+    (Contexts::UPSTREAM, "upstream"),
+    (Contexts::MAP, "map"),
+    (Contexts::TYPES, "types"),
+];
+
 /// All tables of a program, by name.
 pub struct Registry<C: 'static> {
     directives: BTreeMap<&'static str, Vec<&'static Directive<C>>>,
     known: BTreeMap<&'static str, &'static Known>,
+    context_names: Vec<(Contexts, &'static str)>,
     /// Warnings about tuning directives since they were last taken, one for each name.
     warnings: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -144,7 +160,15 @@ impl<C: 'static> Registry<C> {
             rows.push(directive);
         }
         let known = known.iter().map(|entry| (entry.name, entry)).collect();
-        Registry { directives, known, warnings: Mutex::new(BTreeMap::new()) }
+        let context_names = CONTEXT_NAMES.to_vec();
+        Registry { directives, known, context_names, warnings: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Names contexts of other crates, for hints and the reference.
+    #[must_use]
+    pub fn with_contexts(mut self, names: &[(Contexts, &'static str)]) -> Registry<C> {
+        self.context_names.extend_from_slice(names);
+        self
     }
 
     /// Applies `nodes`, which stand in `context`, to `ctx` in their order.
@@ -177,6 +201,11 @@ impl<C: 'static> Registry<C> {
         self.known.values().copied()
     }
 
+    /// The names of `contexts`: those of this crate in the order of their bits, then the others.
+    pub fn context_names(&self, contexts: Contexts) -> impl Iterator<Item = &'static str> + '_ {
+        self.context_names.iter().filter(move |(it, _)| contexts.contains(*it)).map(|(_, name)| *name)
+    }
+
     /// Whether the block of the directive `name` is a script. True as well for unknown names with the usual ending,
     /// so that a mistyped name is reported and not the script behind it.
     #[must_use]
@@ -191,12 +220,8 @@ impl<C: 'static> Registry<C> {
     fn look_up(&self, context: Contexts, node: &Node) -> Result<Option<&'static Directive<C>>, ConfError> {
         let name = node.name.as_str();
         if let Some(rows) = self.directives.get(name) {
-            return match rows.iter().find(|row| row.contexts.intersects(context)) {
-                Some(row) => Ok(Some(row)),
-                None => {
-                    Err(misplaced(node, rows.iter().fold(Contexts::empty(), |all, row| all | row.contexts)))
-                }
-            };
+            let row = rows.iter().find(|row| row.contexts.intersects(context));
+            return row.copied().map(Some).ok_or_else(|| self.misplaced(node, rows));
         }
         match self.known.get(name) {
             Some(Known { kind: KnownKind::Tuning, name, .. }) => {
@@ -210,6 +235,13 @@ impl<C: 'static> Registry<C> {
             }
             None => Err(self.unknown(context, node)),
         }
+    }
+
+    fn misplaced(&self, node: &Node, rows: &[&Directive<C>]) -> ConfError {
+        let error = node.directive_error("is not allowed here");
+        let allowed = rows.iter().fold(Contexts::empty(), |all, row| all | row.contexts);
+        let names: Vec<&str> = self.context_names(allowed).collect();
+        if names.is_empty() { error } else { error.with_hint(format!("it belongs in: {}", names.join(", "))) }
     }
 
     fn unknown(&self, context: Contexts, node: &Node) -> ConfError {
@@ -238,10 +270,4 @@ fn check_form<C>(directive: &Directive<C>, node: &Node) -> Result<(), ConfError>
         node.flag(0)?;
     }
     Ok(())
-}
-
-fn misplaced(node: &Node, allowed: Contexts) -> ConfError {
-    let error = node.directive_error("is not allowed here");
-    let names: Vec<String> = allowed.iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect();
-    if names.is_empty() { error } else { error.with_hint(format!("it belongs in: {}", names.join(", "))) }
 }

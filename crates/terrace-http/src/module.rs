@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use terrace_conf::{ConfError, Directive};
+use terrace_conf::{ConfError, Contexts, Directive};
 
 use crate::phase::LocalFuture;
 use crate::{Builder, LocationBuilder, Worker};
@@ -11,6 +11,11 @@ use crate::{Builder, LocationBuilder, Worker};
 pub trait Module: Send + Sync {
     /// Its directives. The concatenation of all modules' tables is the configuration language.
     fn directives(&self) -> &'static [Directive<Builder>] {
+        &[]
+    }
+
+    /// The blocks that are its own: the context within, and the name for hints and the reference.
+    fn contexts(&self) -> &'static [(Contexts, &'static str)] {
         &[]
     }
 

@@ -174,6 +174,18 @@ impl VarTable {
         (!matches!(self.variables[i as usize].kind, Kind::Undefined)).then_some(VarIndex(i))
     }
 
+    /// The defined variables in the order of their definition, and whether they may be changed; for the reference.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let defined = self.variables.iter().filter(|it| !matches!(it.kind, Kind::Undefined));
+        let is_fixed = |kind: &Kind| matches!(kind, Kind::Get(_) | Kind::Named(..) | Kind::Computed(_, None));
+        defined.map(move |it| (&*it.name, !is_fixed(&it.kind)))
+    }
+
+    /// The prefixes that stand for families of variables, longer ones first.
+    pub fn prefixes(&self) -> impl Iterator<Item = &'static str> {
+        self.prefixes.iter().map(|(prefix, _)| *prefix)
+    }
+
     /// How many slots a request needs at the most.
     pub fn slots(&self) -> usize {
         self.slots as usize

@@ -30,7 +30,8 @@ fn known() -> &'static [Known] {
 pub fn registry() -> Arc<Registry<Builder>> {
     static REGISTRY: LazyLock<Arc<Registry<Builder>>> = LazyLock::new(|| {
         let tables: Vec<_> = modules().iter().map(|m| m.directives()).collect();
-        Arc::new(Registry::new(&tables, known()))
+        let contexts: Vec<_> = modules().iter().flat_map(|m| m.contexts()).copied().collect();
+        Arc::new(Registry::new(&tables, known()).with_contexts(&contexts))
     });
     Arc::clone(&REGISTRY)
 }

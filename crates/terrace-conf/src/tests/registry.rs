@@ -63,7 +63,7 @@ static KNOWN: &[Known] = &[
 ];
 
 fn apply(text: &str) -> (Result<(), String>, Builder) {
-    let registry = Rc::new(Registry::new(&[FIRST, SECOND], KNOWN));
+    let registry = Rc::new(Registry::new(&[FIRST, SECOND], KNOWN).with_contexts(&[(OWN, "peers")]));
     let mut builder = Builder { registry: Rc::clone(&registry), calls: Vec::new() };
     let nodes = parse(text).unwrap();
     let result = registry.apply(&mut builder, Contexts::MAIN, &nodes);
@@ -106,7 +106,7 @@ fn the_mechanism_checks_form_with_nginx_s_errors() {
             "sendfile on;",
             "\"sendfile\" directive is not allowed here in t.conf:1\nit belongs in: http, server",
         ),
-        ("peer x;", "\"peer\" directive is not allowed here in t.conf:1"),
+        ("peer x;", "\"peer\" directive is not allowed here in t.conf:1\nit belongs in: peers"),
         ("http { refused; }", "no servers are inside upstream in t.conf:1"),
     ] {
         assert_eq!(error(text), expected, "{text}");

@@ -33,9 +33,9 @@ use Arity::{AtLeast, Exactly};
 pub struct TieredCache;
 
 /// In a `cache_source` block.
-const IN_SOURCE: Contexts = Contexts::from_bits_retain(1 << 24);
+const IN_SOURCE: Contexts = Contexts::from_bits_retain(1 << Contexts::USER_BIT_FIRST);
 /// In a `tiered_cache` block.
-const IN_CACHE: Contexts = Contexts::from_bits_retain(1 << 25);
+const IN_CACHE: Contexts = Contexts::from_bits_retain(2 << Contexts::USER_BIT_FIRST);
 const PASS: Contexts = Contexts::LOCATION.union(Contexts::LOCATION_IF);
 
 #[rustfmt::skip]
@@ -74,6 +74,10 @@ static DIRECTIVES: &[Directive<Builder>] = &[
 impl Module for TieredCache {
     fn directives(&self) -> &'static [Directive<Builder>] {
         DIRECTIVES
+    }
+
+    fn contexts(&self) -> &'static [(Contexts, &'static str)] {
+        &[(IN_SOURCE, "cache_source"), (IN_CACHE, "tiered_cache")]
     }
 
     fn variables(&self, builder: &mut Builder) {
