@@ -31,9 +31,13 @@ pub async fn run(r: &Rc<Request>) {
         match phases(r).await {
             End::Done => break,
             End::Status(s) => {
-                if s == status::CLOSE || s == status::CLIENT_CLOSED {
+                if matches!(s, status::CLOSE | status::CLIENT_CLOSED | status::REQUEST_TIMEOUT) {
                     r.headers_out.status.set(s);
                     r.keep_alive.set(false);
+                    return;
+                }
+                if r.bare_errors.get() && !r.output.is_started() {
+                    r.headers_out.status.set(s);
                     return;
                 }
                 if !special::respond(r, s).await {

@@ -185,6 +185,8 @@ pub struct Request {
     forced_status: Cell<u16>,
     captures: RefCell<Captures>,
     slots: RefCell<Vec<Slot>>,
+    /// Whether an error is its status alone, without a page.
+    pub(crate) bare_errors: Cell<bool>,
     /// Whether variables are the parent's.
     pub(crate) shares_slots: Cell<bool>,
     state: RefCell<TypeMap>,
@@ -282,6 +284,7 @@ impl Request {
             forced_status: Cell::new(0),
             captures: RefCell::default(),
             slots: RefCell::default(),
+            bare_errors: Cell::new(false),
             shares_slots: Cell::new(false),
             state: RefCell::default(),
             peer: RefCell::new(None),

@@ -2,6 +2,8 @@
 
 pub use terrace_http1::reason;
 
+/// The client was too slow; as in nginx, the connection is closed without an answer.
+pub const REQUEST_TIMEOUT: u16 = 408;
 /// Close the connection without an answer (nginx's 444).
 pub const CLOSE: u16 = 444;
 /// Header too large (nginx's 494, sent as 400).

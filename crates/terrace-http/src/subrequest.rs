@@ -37,6 +37,8 @@ pub struct Subrequest {
     pub body: Option<Stored>,
     /// Which of the parent's variables it sees.
     pub vars: Inherit,
+    /// Whether an error is its status alone: no `error_page`, no page of the server's own.
+    pub bare_errors: bool,
 }
 
 /// Makes a subrequest without running it.
@@ -68,6 +70,7 @@ pub fn make(parent: &Rc<Request>, sub: Subrequest) -> Option<Rc<Request>> {
         r.headers_in.remove(b"Content-Length");
         r.headers_in.remove(b"Transfer-Encoding");
     }
+    r.bare_errors.set(sub.bare_errors);
     match sub.vars {
         Inherit::Nothing => {}
         Inherit::Copy => r.copy_slots_from(parent),
