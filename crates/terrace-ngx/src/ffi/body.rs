@@ -165,7 +165,9 @@ extern "C" fn args(max: c_int, out: *mut super::pairs::Pairs) -> c_int {
             Stored::Empty | Stored::File(_) => &[],
         };
         // SAFETY: Lua passes a list of its own.
-        unsafe { super::pairs::give_pairs(out, |list| super::encode::add_args(data, max, list)) };
+        if unsafe { super::pairs::give_pairs(out, |list| super::encode::add_args(data, max, list)) } {
+            super::req::note_limit(r, max);
+        }
         DONE
     })
 }

@@ -61,8 +61,8 @@ extern "C" fn decode_args(text: *const u8, len: usize, max: c_int, out: *mut Pai
     DONE
 }
 
-/// Adds the arguments of a query string, at most `max` (0: all).
-pub fn add_args(query: &[u8], max: c_int, list: &mut PairList) {
+/// Adds the arguments of a query string, at most `max` (0: all). True when that left some out.
+pub fn add_args(query: &[u8], max: c_int, list: &mut PairList) -> bool {
     let max = usize::try_from(max).ok().filter(|m| *m > 0).unwrap_or(usize::MAX);
     list.truncated = max != usize::MAX && escape::count_args(query) > max;
     for (name, value) in escape::args(query).take(max) {
@@ -74,6 +74,7 @@ pub fn add_args(query: &[u8], max: c_int, list: &mut PairList) {
             },
         );
     }
+    list.truncated
 }
 
 /// Padding is not asked for and stray bits at the end are let pass, as nginx does.

@@ -6,6 +6,7 @@ use terrace_base::log::Level;
 
 use super::{DONE, bytes, functions};
 use crate::host::current;
+use crate::phase::LuaPhase;
 
 functions! {
     "int (*log_enabled)(int)" => log_enabled,
@@ -23,6 +24,9 @@ extern "C" fn log_enabled(n: c_int) -> c_int {
 extern "C" fn log(n: c_int, text: *const u8, len: usize) -> c_int {
     // SAFETY: a Lua string.
     let text = String::from_utf8_lossy(unsafe { bytes(text, len) });
-    current(|h| h.request.log(level(n), format_args!("{text}")));
+    current(|h| {
+        let doing = if h.phase == LuaPhase::Balancer { " while connecting to upstream" } else { "" };
+        h.request.log(level(n), format_args!("{text}{doing}"));
+    });
     DONE
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use terrace_base::clock;
+use terrace_base::log::Level;
 use terrace_http::Request;
 use terrace_http1::Version;
 
@@ -40,9 +41,16 @@ pub fn request(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
 extern "C" fn uri_args(max: c_int, out: *mut Pairs) -> c_int {
     request(|r| {
         // SAFETY: Lua passes a list of its own.
-        unsafe { give_pairs(out, |list| add_args(&r.args(), max, list)) };
+        if unsafe { give_pairs(out, |list| add_args(&r.args(), max, list)) } {
+            note_limit(r, max);
+        }
         DONE
     })
+}
+
+/// Tells the log that arguments were left out.
+pub fn note_limit(r: &Request, max: c_int) {
+    r.log(Level::Debug, format_args!("lua hit query args limit {max}"));
 }
 
 /// At most `max` fields (0 is all), their names as sent (`raw`) or in lower case.
@@ -68,9 +76,12 @@ extern "C" fn headers(max: c_int, raw: c_int, out: *mut Pairs) -> c_int {
                 };
                 list.add(add_name, add_value);
             });
+            list.truncated
         };
         // SAFETY: Lua passes a list of its own.
-        unsafe { give_pairs(out, fill) };
+        if unsafe { give_pairs(out, fill) } {
+            r.log(Level::Debug, format_args!("lua exceeding request header limit {max}"));
+        }
         DONE
     })
 }

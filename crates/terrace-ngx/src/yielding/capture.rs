@@ -100,6 +100,7 @@ extern "C" fn add(
                 f if f & COPY_VARS != 0 => Inherit::Copy,
                 _ => Inherit::Nothing,
             },
+            bare_errors: true,
         };
         let Some(sub) = subrequest::make(parent, sub) else {
             let uri = String::from_utf8_lossy(uri);
