@@ -125,6 +125,14 @@ impl Attempt {
         }
     }
 
+    /// What OpenResty adds to a socket's log lines: `, upstream: host:port(address)`.
+    fn upstream(&self, address: &Address) -> String {
+        match address {
+            Address::Ip(a) => format!(", upstream: {}:{}({})", self.host, self.port, a.ip()),
+            Address::Unix(_) => format!(", upstream: {}({address})", self.host),
+        }
+    }
+
     fn left_ms(&self) -> u64 {
         self.deadline_ms.saturating_sub(clock::monotonic_ms())
     }
@@ -181,17 +189,17 @@ impl Attempt {
         match terrace_net::connect_from(address, local, self.left_ms()).await {
             Ok(stream) => Ok(stream),
             Err(ConnectError::Timeout) => {
-                let text = format_args!("lua tcp socket connect timed out, when connecting to {address}");
-                log_socket(&self.r, text);
+                let upstream = self.upstream(address);
+                log_socket(&self.r, format_args!("lua tcp socket connect timed out{upstream}"));
                 Err("timeout".to_owned())
             }
             Err(ConnectError::Io(e)) => {
-                let os = OsError(&e);
+                let (os, upstream) = (OsError(&e), self.upstream(address));
                 match address {
                     Address::Unix(_) => {
-                        self.r.log(Level::Crit, format_args!("connect() to {address} failed {os}"));
+                        self.r.log(Level::Crit, format_args!("connect() to {address} failed {os}{upstream}"));
                     }
-                    Address::Ip(_) => log_socket(&self.r, format_args!("connect() failed {os}")),
+                    Address::Ip(_) => log_socket(&self.r, format_args!("connect() failed {os}{upstream}")),
                 }
                 Err(reason(&e))
             }

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -170,7 +169,7 @@ extern "C" fn udp_peer(
 /// An address that needs no resolution.
 fn address_now(host: &str, port: u16) -> Option<Address> {
     if let Some(path) = unix_path(host) {
-        return Some(Address::Unix(PathBuf::from(path)));
+        return Some(Address::Unix(path));
     }
     parse_local(host.as_bytes(), port).map(Address::Ip)
 }
