@@ -7,14 +7,18 @@
 //! - `request` / `response`: in pairs, on one connection. A request is its request line, fields, an empty line and a
 //!   body; HTTP/1.1, `Host` and `Content-Length` are added where they are missing; `request raw` sends `\r`, `\n`
 //!   and `\0` escapes as they are and adds nothing. A response is a status, fields that must be there (`!Name` must not),
-//!   an empty line, and the body; a body line that begins with `~ ` holds text that the body's line must contain.
+//!   an empty line, and the body; a body line or a field's value that begins with `~ ` holds text that it must contain.
+//!   After a response that closes, the next request has a new connection.
 //! - `log`: lines, each of which must stand in the error log; without it the log may have nothing at `error` or worse.
+//! - `log NAME`: lines, each of which must stand in that file below the server's folder.
 //! - `fails`: the server must not start, and say these lines.
+//!
+//! `PORT` stands for the server's port and `PORT1` to `PORT4` for four that are free, in all sections.
 
 use std::path::Path;
 
 use crate::http::Response;
-use crate::server::{Server, folder, run};
+use crate::server::{Ports, Server, folder, run};
 
 /// One case.
 #[derive(Debug, Default)]
@@ -29,7 +33,8 @@ pub fn read(path: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines() {
+    // An empty line ahead of a case is not part of the one before it.
+    for line in text.replace("\n\n=== ", "\n=== ").lines() {
         if let Some(name) = line.strip_prefix("=== ") {
             cases.push(Case { name: format!("{stem}: {name}"), sections: Vec::new() });
         } else if let (Some(section), Some(case)) = (line.strip_prefix("--- "), cases.last_mut()) {
@@ -71,18 +76,25 @@ impl Case {
         let mut requests = self.sections.iter().filter(|(n, _)| n.starts_with("request"));
         for want in self.all("response") {
             let (kind, request) = requests.next().ok_or("a response without a request")?;
-            let bytes = if kind == "request raw" { unescape(request) } else { complete(request) };
+            let request = server.ports.fill(request);
+            let bytes = if kind == "request raw" { unescape(&request) } else { complete(&request) };
             client.send(&bytes).map_err(|e| format!("sending: {e}"))?;
-            let got =
-                client.read_response(bytes.starts_with(b"HEAD ")).map_err(|e| format!("reading: {e}"))?;
-            compare(want, &got)?;
+            let got = client
+                .read_response(bytes.starts_with(b"HEAD "))
+                .map_err(|e| format!("reading the response to {request:?}: {e}\n{}", server.error_log()))?;
+            compare(&server.ports.fill(want), &got).map_err(|e| format!("{request:?}: {e}"))?;
+            if got.header("Connection") == Some("close") {
+                client = server.connect();
+            }
         }
         self.check_log(&server)
     }
 
     fn run_failing(&self, want: &str, files: &[(&str, &str)]) -> Result<(), String> {
-        let [port] = crate::free_ports();
-        let dir = folder(&self.configuration().replace("PORT", &port.to_string()), files);
+        let ports = Ports::free();
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, ports.fill(t))).collect();
+        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        let dir = folder(&ports.fill(&self.configuration()), &files);
         let (status, said) = run(dir.path(), &["-t", "-c", "conf/nginx.conf"]);
         if status.success() {
             return Err(format!("the configuration was accepted: {said}"));
@@ -94,9 +106,12 @@ impl Case {
     }
 
     fn check_log(&self, server: &Server) -> Result<(), String> {
+        for (name, lines) in self.sections.iter().filter_map(|(n, b)| Some((n.strip_prefix("log ")?, b))) {
+            server.ports.fill(lines).lines().for_each(|l| server.wait_for_line(name, l));
+        }
         let mut wanted = self.all("log").flat_map(str::lines).peekable();
         if wanted.peek().is_some() {
-            wanted.for_each(|line| drop(server.wait_for_log(line)));
+            wanted.for_each(|line| server.wait_for_line("logs/error.log", &server.ports.fill(line)));
             return Ok(());
         }
         let bad = ["[error]", "[crit]", "[alert]", "[emerg]"];
@@ -149,7 +164,8 @@ fn compare(want: &str, got: &Response) -> Result<(), String> {
             }
         } else {
             let (name, value) = field.split_once(": ").unwrap_or((field, ""));
-            let found = got.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case(name) && v == value);
+            let is = |v: &str| value.strip_prefix("~ ").map_or(v == value, |part| v.contains(part));
+            let found = got.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case(name) && is(v));
             if !found {
                 return Err(format!("wanted {field:?}, {}", shown()));
             }

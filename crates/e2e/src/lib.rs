@@ -7,7 +7,10 @@ pub mod http;
 pub mod server;
 pub mod shop;
 
+use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up. Generous: it bounds a hang, it measures nothing.
@@ -41,8 +44,20 @@ pub fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Ports that were free a moment ago. All are held at once, so that no two are the same.
+/// Ports that were free a moment ago. No two calls of a process give the same port.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.each_ref().map(|l| l.local_addr().expect("a bound socket has an address").port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Those that were given before are held as well until the call ends, so that others come.
+    let mut held = Vec::new();
+    [(); N].map(|()| {
+        loop {
+            let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = socket.local_addr().expect("a bound socket has an address").port();
+            held.push(socket);
+            if given.insert(port) {
+                return port;
+            }
+        }
+    })
 }

@@ -10,12 +10,38 @@ use tempfile::TempDir;
 use crate::http::{self, Client, Response};
 use crate::{binary, wait_for};
 
+/// How often a start is tried again with other ports.
+const STARTS_MAX: usize = 5;
+
+/// Ports of one server's configuration: its own (`PORT`) and four others (`PORT1` to `PORT4`).
+#[derive(Debug, Clone, Copy)]
+pub struct Ports(pub [u16; 5]);
+
+impl Ports {
+    /// Free ones.
+    pub fn free() -> Ports {
+        Ports(crate::free_ports())
+    }
+
+    /// Puts the ports in the place of their names.
+    pub fn fill(&self, text: &str) -> String {
+        let mut text = text.to_string();
+        // The shortest name is a part of the others.
+        for (i, port) in self.0.iter().enumerate().skip(1) {
+            text = text.replace(&format!("PORT{i}"), &port.to_string());
+        }
+        text.replace("PORT", &self.0[0].to_string())
+    }
+}
+
 /// A server. Dropping it kills it and removes its folder.
 pub struct Server {
     child: Child,
     dir: TempDir,
     /// The first port it listens on.
     pub port: u16,
+    /// All its ports.
+    pub ports: Ports,
 }
 
 /// Runs the binary to its end: for `-t`, `-v`, `-s` and failing starts. The answer is its status and standard error.
@@ -41,23 +67,35 @@ pub fn folder(conf: &str, files: &[(&str, &str)]) -> TempDir {
 }
 
 impl Server {
-    /// Starts on `conf`, in which `PORT` stands for a port from the system, without a master process.
+    /// Starts on `conf`, in which `PORT` and `PORT1` to `PORT4` stand for ports from the system, without a master process.
     pub fn start(conf: &str, files: &[(&str, &str)]) -> Server {
         Server::start_with(conf, files, "daemon off; master_process off;")
     }
 
     /// As [`Server::start`], with other `-g` directives.
     pub fn start_with(conf: &str, files: &[(&str, &str)], directives: &str) -> Server {
-        let [port] = crate::free_ports();
-        let port_text = port.to_string();
-        let conf = conf.replace("PORT", &port_text);
-        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.replace("PORT", &port_text))).collect();
-        let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
-        Server::start_in(folder(&conf, &files), "conf/nginx.conf", port, directives)
+        // Another program may have taken a port meanwhile.
+        for _ in 0..STARTS_MAX {
+            let ports = Ports::free();
+            let files: Vec<_> = files.iter().map(|(n, t)| (*n, ports.fill(t))).collect();
+            let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+            let dir = folder(&ports.fill(conf), &files);
+            match Server::spawn(dir, "conf/nginx.conf", ports, directives) {
+                Ok(server) => return server,
+                Err(said) if said.contains("Address already in use") => {}
+                Err(said) => panic!("{said}"),
+            }
+        }
+        panic!("no start found its ports free");
     }
 
     /// Starts in a folder that is there.
     pub fn start_in(dir: TempDir, conf: &str, port: u16, directives: &str) -> Server {
+        Server::spawn(dir, conf, Ports([port; 5]), directives).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Starts and waits until the first port accepts. The error is what a server said that ended instead.
+    fn spawn(dir: TempDir, conf: &str, ports: Ports, directives: &str) -> Result<Server, String> {
         let stderr = std::fs::File::create(dir.path().join("stderr.txt")).expect("a file for standard error");
         let child = Command::new(binary())
             .arg("-p")
@@ -67,14 +105,16 @@ impl Server {
             .stderr(stderr)
             .spawn()
             .expect("the binary starts");
-        let mut server = Server { child, dir, port };
+        let port = ports.0[0];
+        let mut server = Server { child, dir, port, ports };
         wait_for("the server listens", || {
             if let Some(status) = server.child.try_wait().expect("the child is ours") {
-                panic!("the server ended with {status}: {}{}", server.stderr(), server.error_log());
+                let said = format!("{}{}", server.stderr(), server.error_log());
+                return Some(Err(format!("the server ended with {status}: {said}")));
             }
-            Client::connect(port).ok()
-        });
-        server
+            Client::connect(port).ok().map(Ok)
+        })
+        .map(|_| server)
     }
 
     /// Its folder.
@@ -126,6 +166,14 @@ impl Server {
     pub fn error_log(&self) -> String {
         let bytes = std::fs::read(self.file("logs/error.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until a line of a file in its folder has `text`.
+    pub fn wait_for_line(&self, name: &str, text: &str) {
+        wait_for(&format!("{text:?} in {name}"), || {
+            let bytes = std::fs::read(self.file(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).lines().any(|l| l.contains(text)).then_some(())
+        });
     }
 
     /// Waits until a line of the error log has `text`; returns the line.
