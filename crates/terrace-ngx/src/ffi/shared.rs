@@ -150,7 +150,6 @@ extern "C" fn dict_get(dict: *const Dict, key: *const u8, len: usize, stale: c_i
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the call from Lua takes plain values")]
 extern "C" fn dict_store(
     dict: *const Dict,
     operation: c_int,
@@ -180,7 +179,6 @@ extern "C" fn dict_store(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the call from Lua takes plain values")]
 extern "C" fn dict_incr(
     dict: *const Dict,
     key: *const u8,
@@ -206,7 +204,6 @@ extern "C" fn dict_incr(
 }
 
 /// Pushes at the left end if `left`; the new length is in `out`.
-#[expect(clippy::too_many_arguments, reason = "the call from Lua takes plain values")]
 extern "C" fn dict_push(
     dict: *const Dict,
     left: c_int,

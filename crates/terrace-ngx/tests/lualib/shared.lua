@@ -7,7 +7,7 @@
 --   flags: x 4294967295
 --   no flags: 1 value
 --   number key: seven
---   missing: nil nil
+--   missing: nil
 --   bad keys: nil key | empty key | key too long | nil key
 --   bad value: nil bad value type
 --   bad exptime: bad "exptime" argument | bad "exptime" argument | bad "exptime" argument

@@ -104,7 +104,9 @@ function methods.get(dict, key)
         return nil, err
     end
     local kind = native.dict_get(pointer, key, #key, 0, out)
-    if kind <= 0 then
+    if kind == NIL then
+        return nil
+    elseif kind < 0 then
         return nil, errors[kind]
     end
     local value, flags = fetched(kind), out.flags
@@ -122,7 +124,9 @@ function methods.get_stale(dict, key)
         return nil, err
     end
     local kind = native.dict_get(pointer, key, #key, 1, out)
-    if kind <= 0 then
+    if kind == NIL then
+        return nil
+    elseif kind < 0 then
         return nil, errors[kind]
     end
     local value, flags = fetched(kind), out.flags
@@ -228,7 +232,9 @@ local function pop(dict, left, key)
         return nil, err
     end
     local kind = native.dict_pop(pointer, left, key, #key, out)
-    if kind <= 0 then
+    if kind == NIL then
+        return nil
+    elseif kind < 0 then
         return nil, errors[kind]
     end
     return fetched(kind)
