@@ -41,6 +41,7 @@ modules! {
     "terrace.ngx.udp" => "ngx/udp.lua",
     "terrace.ngx.worker" => "ngx/worker.lua",
     "ngx.balancer" => "ngx/balancer.lua",
+    "ngx.errlog" => "ngx/errlog.lua",
     "resty.http" => "resty/http.lua",
     "resty.http_connect" => "resty/http_connect.lua",
     "resty.http_headers" => "resty/http_headers.lua",
