@@ -19,7 +19,6 @@ pub mod shared;
 mod time;
 mod var;
 mod worker;
-mod worker;
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -75,7 +74,6 @@ pub fn table() -> (String, Vec<*const c_void>) {
         shared::functions(),
         time::functions(),
         var::functions(),
-        worker::functions(),
         worker::functions(),
         crate::yielding::functions(),
     ];
