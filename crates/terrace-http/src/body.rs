@@ -242,7 +242,7 @@ impl Request {
                 self.log(Level::Error, format_args!("client intended to send too large chunked body"));
                 break Err(413);
             }
-            if let Err(e) = sink.write(&input[at..][decoded.data.clone()]) {
+            if let Err(e) = sink.write(self, &input[at..][decoded.data.clone()]) {
                 self.log(Level::Crit, format_args!("writing the request body failed: {e}"));
                 break Err(500);
             }
@@ -301,8 +301,8 @@ impl BodyWriter {
         BodyWriter { stored: Stored::Empty, memory_max: 0, directory: None, keep: false }
     }
 
-    /// Adds bytes.
-    pub fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
+    /// Adds bytes, for `r`; a move to a file is logged.
+    pub fn write(&mut self, r: &Request, data: &[u8]) -> std::io::Result<()> {
         if data.is_empty() || self.directory.is_none() {
             return Ok(());
         }
@@ -313,6 +313,7 @@ impl BodyWriter {
         };
         if !matches!(self.stored, Stored::File(_)) && held + data.len() > self.memory_max {
             self.spill()?;
+            self.log_file(r);
         }
         match &mut self.stored {
             Stored::File(f) => {
@@ -323,6 +324,14 @@ impl BodyWriter {
             Stored::Empty => self.stored = Stored::Memory(data.to_vec()),
         }
         Ok(())
+    }
+
+    fn log_file(&self, r: &Request) {
+        let Stored::File(f) = &self.stored else { return };
+        // Where every body goes to a file, that is no reason to warn.
+        let level = if self.memory_max == 0 { Level::Notice } else { Level::Warn };
+        let path = f.path.display();
+        r.log(level, format_args!("a client request body is buffered to a temporary file {path}"));
     }
 
     fn spill(&mut self) -> std::io::Result<()> {
