@@ -139,7 +139,7 @@ extern "C" fn append(data: *const u8, len: usize, out: *mut Text) -> c_int {
         let Some(making) = r.state::<InTheMaking>() else { return NOT_FOUND };
         let mut writer = making.0.borrow_mut();
         let Some(writer) = writer.as_mut() else { return NOT_FOUND };
-        match writer.write(data) {
+        match writer.write(r, data) {
             Ok(()) => DONE,
             // SAFETY: Lua passes a text of its own.
             Err(_) => unsafe { fail(out, "fail to write file") },

@@ -208,6 +208,9 @@ extern "C" fn raw_header(without_line: c_int, out: *mut Text) -> c_int {
         let buf = r.headers_in.buffer();
         let len = usize::try_from(r.head_bytes()).unwrap_or(usize::MAX);
         let head = buf.get(..len).unwrap_or(buf);
+        // Line ends before the request line belong to no request.
+        let blank = head.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        let head = head.get(blank..).unwrap_or_default();
         let line_end = memchr::memchr(b'\n', head).map_or(0, |n| n + 1);
         let head = head.get(if without_line != 0 { line_end } else { 0 }..).unwrap_or_default();
         // SAFETY: Lua passes a text of its own.

@@ -136,3 +136,8 @@ end
 function req.finish_body()
     made(native.body_finish())
 end
+
+-- Bodies are read whole, with read_body; the connection itself is not given away.
+function req.socket()
+    return nil, "not supported"
+end
