@@ -189,50 +189,51 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Rig, Shown};
-    use terrace_http::generation::ServerIndex;
+    use crate::rewrite::Rewrite;
+    use crate::testing::{get, site};
 
-    static MODULES: &[&dyn Module] = &[&terrace_http::core::Core, &Charset];
+    static MODULES: &[&dyn Module] = &[&terrace_http::core::Core, &Rewrite, &Charset];
 
     /// The type that a response of `content_type` and `status` leaves with.
-    fn leaves_with(directives: &str, content_type: &'static str, status: u16) -> String {
-        let rig = Rig::new();
-        let worker = rig.start(MODULES, &format!("http {{ server {{ {directives} }} }}"));
-        let r = Request::detached(&worker, ServerIndex(0));
-        r.headers_out.status.set(status);
-        r.headers_out.content_type.replace(Some(Bytes::from_static(content_type.as_bytes())));
-        assert!(matches!(r.send_header(), Step::Ready(())));
-        Shown(&r).content_type()
+    async fn leaves_with(directives: &str, content_type: &str, status: u16) -> String {
+        let http = format!(
+            "default_type '{content_type}'; server {{ {directives} location / {{ return {status} /text; }} }}"
+        );
+        let (_rig, worker) = site(MODULES, &http);
+        get(&worker, "/").await.field("Content-Type")
     }
 
-    #[test]
-    fn named_for_its_types_only() {
+    #[tokio::test]
+    async fn named_for_its_types_only() {
         let on = "charset utf-8;";
-        assert_eq!(leaves_with(on, "text/html", 200), "text/html; charset=utf-8");
-        assert_eq!(leaves_with(on, "TEXT/plain", 404), "TEXT/plain; charset=utf-8");
-        assert_eq!(leaves_with(on, "application/json", 200), "application/json");
-        assert_eq!(leaves_with("charset off;", "text/html", 200), "text/html");
+        assert_eq!(leaves_with(on, "text/html", 200).await, "text/html; charset=utf-8");
+        assert_eq!(leaves_with(on, "TEXT/plain", 404).await, "TEXT/plain; charset=utf-8");
+        assert_eq!(leaves_with(on, "application/json", 200).await, "application/json");
+        assert_eq!(leaves_with("charset off;", "text/html", 200).await, "text/html");
     }
 
-    #[test]
-    fn what_is_named_already_and_redirects_stay() {
+    #[tokio::test]
+    async fn what_is_named_already_and_redirects_stay() {
         let on = "charset utf-8;";
-        assert_eq!(leaves_with(on, "text/html; charset=koi8-r", 200), "text/html; charset=koi8-r");
-        assert_eq!(leaves_with(on, "text/html", 302), "text/html");
+        assert_eq!(leaves_with(on, "text/html; charset=koi8-r", 200).await, "text/html; charset=koi8-r");
+        assert_eq!(leaves_with(on, "text/html", 302).await, "text/html");
     }
 
-    #[test]
-    fn types_replace_the_defaults_but_for_html() {
+    #[tokio::test]
+    async fn types_replace_the_defaults_but_for_html() {
         let css = "charset utf-8; charset_types text/css;";
-        assert_eq!(leaves_with(css, "text/css", 200), "text/css; charset=utf-8");
-        assert_eq!(leaves_with(css, "text/html", 200), "text/html; charset=utf-8");
-        assert_eq!(leaves_with(css, "text/plain", 200), "text/plain");
-        assert_eq!(leaves_with("charset utf-8; charset_types *;", "image/x", 200), "image/x; charset=utf-8");
+        assert_eq!(leaves_with(css, "text/css", 200).await, "text/css; charset=utf-8");
+        assert_eq!(leaves_with(css, "text/html", 200).await, "text/html; charset=utf-8");
+        assert_eq!(leaves_with(css, "text/plain", 200).await, "text/plain");
+        assert_eq!(
+            leaves_with("charset utf-8; charset_types *;", "image/x", 200).await,
+            "image/x; charset=utf-8"
+        );
     }
 
-    #[test]
-    fn a_variable_names_it_and_an_empty_one_does_not() {
-        assert_eq!(leaves_with("charset $request_method;", "text/html", 200), "text/html; charset=GET");
-        assert_eq!(leaves_with("charset $arg_none;", "text/html", 200), "text/html");
+    #[tokio::test]
+    async fn a_variable_names_it_and_an_empty_one_does_not() {
+        assert_eq!(leaves_with("charset $request_method;", "text/html", 200).await, "text/html; charset=GET");
+        assert_eq!(leaves_with("charset $arg_none;", "text/html", 200).await, "text/html");
     }
 }

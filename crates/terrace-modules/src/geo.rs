@@ -166,7 +166,7 @@ fn parse(b: &mut Builder, row: &Node, text: &str) -> Result<Network, ConfError> 
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Rig, serve};
+    use crate::testing::{Rig, get};
     use terrace_http::Module;
 
     static MODULES: &[&dyn Module] = &[&terrace_http::core::Core, &super::Geo, &crate::rewrite::Rewrite];
@@ -190,8 +190,8 @@ mod tests {
             ("::ffff:10.1.2.3", "host"),
             ("unix:", "none"),
         ] {
-            let (_, body) = serve(&worker, "GET", &format!("/?ip={ip}")).await;
-            assert_eq!(body, expected, "{ip}");
+            let answer = get(&worker, &format!("/?ip={ip}")).await;
+            assert_eq!(answer.text(), expected, "{ip}");
         }
     }
 

@@ -22,8 +22,6 @@ pub mod static_files;
 mod static_files_tests;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod test_site;
 pub mod tiered_cache;
 pub mod try_files;
 

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use terrace_conf::ConfError;
 use terrace_http::core::Core;
-use terrace_http::{Builder, Chunk, LocationBuilder, Module, Outcome, Request, Step};
+use terrace_http::{Builder, Chunk, LocationBuilder, Module, Outcome, Request, Step, Worker};
 
-use crate::test_site::Site;
+use crate::testing::{Rig, ask, get, site};
 use crate::{headers, not_modified, range, static_files};
 
 static MODULES: &[&dyn Module] = &[
@@ -51,75 +51,73 @@ const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 const ETAG: &str = "\"2ebc98a1-a\"";
 
-fn site(server: &str) -> Site {
-    let site = Site::new(
-        MODULES,
-        &format!("types {{ text/html html; }} server {{ {server} location /stream {{ }} }}"),
-    );
-    site.file("html/a.html", b"0123456789", MODIFIED);
-    site
+fn files(server: &str) -> (Rig, Rc<Worker>) {
+    let http = format!("types {{ text/html html; }} server {{ {server} location /stream {{ }} }}");
+    let (rig, worker) = site(MODULES, &http);
+    rig.file("html/a.html", b"0123456789", MODIFIED);
+    (rig, worker)
 }
 
-#[test]
-fn a_file() {
-    let site = site("");
-    let a = site.ask("GET /a.html", &[]);
+#[tokio::test]
+async fn a_file() {
+    let (_rig, worker) = files("");
+    let a = get(&worker, "/a.html").await;
     assert_eq!((a.status, a.text()), (200, "0123456789"));
     assert_eq!(a.field("Content-Type"), "text/html");
     assert_eq!(a.field("Content-Length"), "10");
     assert_eq!(a.field("Last-Modified"), DATE);
     assert_eq!(a.field("ETag"), ETAG);
     assert_eq!(a.field("Accept-Ranges"), "bytes");
-    let head = site.ask("HEAD /a.html", &[]);
+    let head = ask(&worker, "HEAD /a.html", &[]).await;
     assert_eq!((head.status, head.text(), head.field("Content-Length").as_str()), (200, "", "10"));
-    assert_eq!(site.ask("GET /a.html?x=%00", &[]).status, 200);
+    assert_eq!(get(&worker, "/a.html?x=%00").await.status, 200);
 }
 
-#[test]
-fn what_is_no_file() {
-    let site = site("location /alias/ { alias html/; }");
-    std::fs::create_dir(site.path("html/dir")).unwrap();
-    nix::unistd::mkfifo(&site.path("html/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(site.ask("GET /none", &[]).status, 404);
-    assert_eq!(site.ask("GET /a.html/x", &[]).status, 404);
-    assert_eq!(site.ask(&format!("GET /{}", "n".repeat(300)), &[]).status, 404);
-    assert_eq!(site.ask("GET /fifo", &[]).status, 404);
-    assert_eq!(site.ask("POST /a.html", &["Content-Length: 1", "", "x"]).status, 405);
-    assert_eq!(site.ask("DELETE /a.html", &[]).status, 405);
-    assert_eq!(site.ask("POST /none", &[]).status, 404);
-    let to = site.ask("GET /dir?q=1", &[]);
+#[tokio::test]
+async fn what_is_no_file() {
+    let (rig, worker) = files("location /alias/ { alias html/; }");
+    std::fs::create_dir(rig.path("html/dir")).unwrap();
+    nix::unistd::mkfifo(&rig.path("html/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(get(&worker, "/none").await.status, 404);
+    assert_eq!(get(&worker, "/a.html/x").await.status, 404);
+    assert_eq!(get(&worker, &format!("/{}", "n".repeat(300))).await.status, 404);
+    assert_eq!(get(&worker, "/fifo").await.status, 404);
+    assert_eq!(ask(&worker, "POST /a.html", &["Content-Length: 1", "", "x"]).await.status, 405);
+    assert_eq!(ask(&worker, "DELETE /a.html", &[]).await.status, 405);
+    assert_eq!(ask(&worker, "POST /none", &[]).await.status, 404);
+    let to = get(&worker, "/dir?q=1").await;
     assert_eq!((to.status, to.field("Location").as_str()), (301, "http://site.test/dir/?q=1"));
-    let to = site.ask("GET /alias/dir", &[]);
+    let to = get(&worker, "/alias/dir").await;
     assert_eq!((to.status, to.field("Location").as_str()), (301, "http://site.test/alias/dir/"));
-    let log = site.read("error.log");
-    let none = site.path("html/none").display().to_string();
+    let log = rig.errors();
+    let none = rig.path("html/none").display().to_string();
     assert!(
         log.contains(&format!("open() \"{none}\" failed (2: No such file or directory), client: 127.0.0.1"))
     );
     assert!(log.contains("html/fifo\" is not a regular file"), "{log}");
 }
 
-#[test]
-fn log_not_found_off() {
-    let site = site("log_not_found off;");
-    assert_eq!(site.ask("GET /none", &[]).status, 404);
-    assert_eq!(site.read("error.log"), "");
+#[tokio::test]
+async fn log_not_found_off() {
+    let (rig, worker) = files("log_not_found off;");
+    assert_eq!(get(&worker, "/none").await.status, 404);
+    assert_eq!(rig.errors(), "");
 }
 
-#[test]
-fn a_large_file_arrives_whole() {
-    let site = site("");
+#[tokio::test]
+async fn a_large_file_arrives_whole() {
+    let (rig, worker) = files("");
     let content: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
-    site.file("html/large", &content, MODIFIED);
-    let a = site.ask("GET /large", &[]);
+    rig.file("html/large", &content, MODIFIED);
+    let a = get(&worker, "/large").await;
     assert!(a.body == content, "got {} bytes", a.body.len());
-    let a = site.ask("GET /large", &["Range: bytes=100000-2900000"]);
+    let a = ask(&worker, "GET /large", &["Range: bytes=100000-2900000"]).await;
     assert!(a.status == 206 && a.body == content[100_000..=2_900_000]);
 }
 
-#[test]
-fn conditions() {
-    let site = site("location /before/ { alias html/; if_modified_since before; }");
+#[tokio::test]
+async fn conditions() {
+    let (_rig, worker) = files("location /before/ { alias html/; if_modified_since before; }");
     for (path, field, status) in [
         ("/a.html", format!("If-Modified-Since: {DATE}"), 304),
         ("/a.html", format!("If-Modified-Since: {LATER}"), 200),
@@ -137,30 +135,32 @@ fn conditions() {
         ("/a.html", format!("If-Match: {ETAG}"), 200),
         ("/a.html", format!("If-Match: W/{ETAG}"), 412),
     ] {
-        let a = site.ask(&format!("GET {path}"), &[&field]);
+        let a = ask(&worker, &format!("GET {path}"), &[&field]).await;
         assert_eq!(a.status, status, "{path} {field}");
     }
-    let a = site.ask("GET /a.html", &[&format!("If-None-Match: {ETAG}"), "Range: bytes=0-1"]);
+    let a = ask(&worker, "GET /a.html", &[&format!("If-None-Match: {ETAG}"), "Range: bytes=0-1"]).await;
     assert_eq!((a.status, a.text()), (304, ""));
     assert_eq!((a.field("ETag").as_str(), a.field("Last-Modified").as_str()), (ETAG, DATE));
     assert_eq!((a.field("Content-Type"), a.field("Content-Length")), (String::new(), String::new()));
-    assert!(site.ask("GET /a.html", &["If-Match: \"x\""]).text().contains("412 Precondition Failed"));
+    assert!(
+        ask(&worker, "GET /a.html", &["If-Match: \"x\""]).await.text().contains("412 Precondition Failed")
+    );
 }
 
-#[test]
-fn an_error_page_is_not_what_conditions_and_ranges_are_about() {
-    let site = site("error_page 412 416 /page.html;");
-    site.file("html/page.html", b"page", MODIFIED);
-    let a = site.ask("GET /a.html", &["If-Match: \"x\""]);
+#[tokio::test]
+async fn an_error_page_is_not_what_conditions_and_ranges_are_about() {
+    let (rig, worker) = files("error_page 412 416 /page.html;");
+    rig.file("html/page.html", b"page", MODIFIED);
+    let a = ask(&worker, "GET /a.html", &["If-Match: \"x\""]).await;
     assert_eq!((a.status, a.text()), (412, "page"));
-    let a = site.ask("GET /a.html", &["Range: bytes=10-"]);
+    let a = ask(&worker, "GET /a.html", &["Range: bytes=10-"]).await;
     assert_eq!((a.status, a.text()), (416, "page"));
 }
 
-#[test]
-fn ranges_of_files() {
-    let site =
-        site("location /one/ { alias html/; max_ranges 1; } location /no/ { alias html/; max_ranges 0; }");
+#[tokio::test]
+async fn ranges_of_files() {
+    let (_rig, worker) =
+        files("location /one/ { alias html/; max_ranges 1; } location /no/ { alias html/; max_ranges 0; }");
     for (path, range, status, content_range, body) in [
         ("/a.html", "bytes=0-0", 206, "bytes 0-0/10", "0"),
         ("/a.html", "bytes=7-", 206, "bytes 7-9/10", "789"),
@@ -171,23 +171,23 @@ fn ranges_of_files() {
         ("/no/a.html", "bytes=0-0", 200, "", "0123456789"),
         ("/no/a.html", "bytes=10-", 200, "", "0123456789"),
     ] {
-        let a = site.ask(&format!("GET {path}"), &[&format!("Range: {range}")]);
+        let a = ask(&worker, &format!("GET {path}"), &[&format!("Range: {range}")]).await;
         assert_eq!((a.status, a.text()), (status, body), "{path} {range}");
         assert_eq!(a.field("Content-Range"), content_range, "{path} {range}");
         assert_eq!(a.field("Content-Length"), body.len().to_string());
     }
-    assert_eq!(site.ask("GET /no/a.html", &[]).field("Accept-Ranges"), "");
-    let a = site.ask("GET /a.html", &["Range: bytes=10-"]);
+    assert_eq!(get(&worker, "/no/a.html").await.field("Accept-Ranges"), "");
+    let a = ask(&worker, "GET /a.html", &["Range: bytes=10-"]).await;
     assert_eq!((a.status, a.field("Content-Range").as_str()), (416, "bytes */10"));
     assert!(a.text().contains("416 Requested Range Not Satisfiable"));
-    let a = site.ask("HEAD /a.html", &["Range: bytes=1-2"]);
+    let a = ask(&worker, "HEAD /a.html", &["Range: bytes=1-2"]).await;
     assert_eq!((a.status, a.field("Content-Length").as_str(), a.text()), (206, "2", ""));
 }
 
-#[test]
-fn several_ranges() {
-    let site = site("");
-    let a = site.ask("GET /a.html", &["Range: bytes=5-6,0-1"]);
+#[tokio::test]
+async fn several_ranges() {
+    let (_rig, worker) = files("");
+    let a = ask(&worker, "GET /a.html", &["Range: bytes=5-6,0-1"]).await;
     assert_eq!(a.status, 206);
     let whole = a.field("Content-Type");
     let boundary = whole.strip_prefix("multipart/byteranges; boundary=").expect(&whole);
@@ -201,61 +201,61 @@ fn several_ranges() {
     assert_eq!(a.field("Content-Length"), expected.len().to_string());
 }
 
-#[test]
-fn if_range() {
-    let site = site("");
+#[tokio::test]
+async fn if_range() {
+    let (_rig, worker) = files("");
     for (condition, status) in [
         (format!("If-Range: {ETAG}"), 206),
         ("If-Range: \"x\"".into(), 200),
         (format!("If-Range: {DATE}"), 206),
         (format!("If-Range: {LATER}"), 200),
     ] {
-        let a = site.ask("GET /a.html", &["Range: bytes=0-0", &condition]);
+        let a = ask(&worker, "GET /a.html", &["Range: bytes=0-0", &condition]).await;
         assert_eq!(a.status, status, "{condition}");
     }
 }
 
-#[test]
-fn ranges_of_streams() {
-    let site = site("");
-    let a = site.ask("GET /stream", &["Range: bytes=4-9"]);
+#[tokio::test]
+async fn ranges_of_streams() {
+    let (_rig, worker) = files("");
+    let a = ask(&worker, "GET /stream", &["Range: bytes=4-9"]).await;
     assert_eq!((a.status, a.text(), a.field("Content-Length").as_str()), (206, "456789", "6"));
-    let a = site.ask("GET /stream", &["Range: bytes=1-2,18-"]);
+    let a = ask(&worker, "GET /stream", &["Range: bytes=1-2,18-"]).await;
     assert_eq!(a.status, 206);
     assert!(a.text().contains("bytes 1-2/20\r\n\r\n12\r\n--"), "{}", a.text());
     assert!(a.text().contains("bytes 18-19/20\r\n\r\nij\r\n--"), "{}", a.text());
     assert_eq!(a.field("Content-Length"), a.body.len().to_string());
-    assert_eq!(site.ask("GET /stream", &["Range: bytes=18-,1-2"]).status, 200);
-    let a = site.ask("GET /stream", &["Range: bytes=20-"]);
+    assert_eq!(ask(&worker, "GET /stream", &["Range: bytes=18-,1-2"]).await.status, 200);
+    let a = ask(&worker, "GET /stream", &["Range: bytes=20-"]).await;
     assert_eq!((a.status, a.text(), a.field("Content-Range").as_str()), (416, "", "bytes */20"));
-    assert_eq!(site.ask("GET /stream", &[]).body, STREAMED);
+    assert_eq!(get(&worker, "/stream").await.body, STREAMED);
 }
 
-#[test]
-fn added_fields() {
-    let site = site(
+#[tokio::test]
+async fn added_fields() {
+    let (_rig, worker) = files(
         "add_header X-Level server; \
          location /own/ { alias html/; add_header X-Own $uri; add_header X-Always a always; add_header X-Empty $arg_x; } \
          location /tags/ { alias html/; add_header ETag '\"mine\"'; add_header Last-Modified ''; \
              add_header Cache-Control a; add_header Cache-Control b; }",
     );
-    assert_eq!(site.ask("GET /a.html", &[]).field("X-Level"), "server");
-    assert_eq!(site.ask("GET /none", &[]).field("X-Level"), "");
-    let a = site.ask("GET /own/a.html", &[]);
+    assert_eq!(get(&worker, "/a.html").await.field("X-Level"), "server");
+    assert_eq!(get(&worker, "/none").await.field("X-Level"), "");
+    let a = get(&worker, "/own/a.html").await;
     assert_eq!((a.field("X-Own").as_str(), a.field("X-Level").as_str()), ("/own/a.html", ""));
     assert!(!a.head.contains("X-Empty"));
-    let a = site.ask("GET /own/none", &[]);
+    let a = get(&worker, "/own/none").await;
     assert_eq!((a.field("X-Own").as_str(), a.field("X-Always").as_str()), ("", "a"));
-    let a = site.ask("GET /tags/a.html", &[]);
+    let a = get(&worker, "/tags/a.html").await;
     assert_eq!((a.field("ETag").as_str(), a.field("Last-Modified").as_str()), ("\"mine\"", ""));
     assert_eq!(a.field("Cache-Control"), "a | b");
-    let a = site.ask("GET /own/a.html", &["Range: bytes=0-0"]);
+    let a = ask(&worker, "GET /own/a.html", &["Range: bytes=0-0"]).await;
     assert_eq!((a.status, a.field("X-Own").as_str()), (206, "/own/a.html"));
 }
 
-#[test]
-fn expires() {
-    let site = site(
+#[tokio::test]
+async fn expires() {
+    let (_rig, worker) = files(
         "expires epoch; location /max/ { alias html/; expires max; } location /off/ { alias html/; expires off; } \
          location /hour/ { alias html/; expires 1h; } location /past/ { alias html/; expires -1; } \
          location /modified/ { alias html/; expires modified 1d; } \
@@ -269,13 +269,13 @@ fn expires() {
         ("/var/a.html?e=max", "max-age=315360000", "Thu, 31 Dec 2037 23:55:55 GMT"),
         ("/var/a.html?e=nonsense", "", ""),
     ] {
-        let a = site.ask(&format!("GET {path}"), &[]);
+        let a = get(&worker, path).await;
         assert_eq!(
             (a.field("Cache-Control").as_str(), a.field("Expires").as_str()),
             (cache_control, expires)
         );
     }
-    assert_eq!(site.ask("GET /hour/a.html", &[]).field("Cache-Control"), "max-age=3600");
-    assert_eq!(site.ask("GET /past/a.html", &[]).field("Cache-Control"), "no-cache");
-    assert_eq!(site.ask("GET /none", &[]).field("Expires"), "");
+    assert_eq!(get(&worker, "/hour/a.html").await.field("Cache-Control"), "max-age=3600");
+    assert_eq!(get(&worker, "/past/a.html").await.field("Cache-Control"), "no-cache");
+    assert_eq!(get(&worker, "/none").await.field("Expires"), "");
 }

@@ -1,15 +1,23 @@
-//! For the modules' unit tests: a generation from a text in a temporary directory, and requests without sockets.
+//! For the modules' tests: a generation from a text in a temporary directory, and requests to it over a pair of
+//! sockets and the real connection code.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use terrace_conf::{ConfError, Registry};
 use terrace_http::conf::Paths;
-use terrace_http::generation::ServerIndex;
 use terrace_http::persistent::Persistent;
-use terrace_http::{Builder, Generation, Module, Request, Worker, engine};
+use terrace_http::{Builder, Generation, Module, Worker, connection};
+use terrace_net::{Address, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+
+/// The modules that a test is about.
+pub(crate) type Modules = &'static [&'static dyn Module];
 
 /// A directory as the prefix, and what outlives generations.
 pub(crate) struct Rig {
@@ -21,7 +29,11 @@ impl Rig {
     /// With the runtime of the test, if it has one, as the background runtime.
     pub(crate) fn new() -> Rig {
         let persistent = Handle::try_current().map_or_else(|_| Persistent::default(), Persistent::new);
-        Rig { dir: tempfile::tempdir().expect("a directory"), persistent: Arc::new(persistent) }
+        let rig = Rig { dir: tempfile::tempdir().expect("a directory"), persistent: Arc::new(persistent) };
+        for name in ["logs", "html"] {
+            std::fs::create_dir(rig.path(name)).expect("a directory below the prefix");
+        }
+        rig
     }
 
     /// A path below the prefix.
@@ -29,10 +41,30 @@ impl Rig {
         self.dir.path().join(name)
     }
 
+    /// Writes a file below the prefix and sets its time of change (Unix seconds).
+    pub(crate) fn file(&self, name: impl AsRef<Path>, content: &[u8], modified_secs: u64) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a path below the prefix"))
+            .expect("the file's directory");
+        let mut file = std::fs::File::create(&path).expect("the file");
+        file.write_all(content).expect("its content");
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(modified_secs)).expect("its time");
+    }
+
+    /// The content of a file below the prefix; empty if there is none.
+    pub(crate) fn read(&self, name: impl AsRef<Path>) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// What was logged so far.
+    pub(crate) fn errors(&self) -> String {
+        self.read("error.log")
+    }
+
     /// Reads a configuration; `main` is its text but for the `error_log`.
     pub(crate) fn load(
         &self,
-        modules: &'static [&'static dyn Module],
+        modules: Modules,
         main: &str,
         test_only: bool,
     ) -> Result<Generation, ConfError> {
@@ -47,59 +79,88 @@ impl Rig {
     }
 
     /// The error of a configuration that is wrong.
-    pub(crate) fn refusal(&self, modules: &'static [&'static dyn Module], main: &str) -> String {
-        self.load(modules, main, true)
-            .map(|_| "accepted".to_owned())
-            .unwrap_or_else(|error| error.to_string())
+    pub(crate) fn refusal(&self, modules: Modules, main: &str) -> String {
+        let loaded = self.load(modules, main, true);
+        loaded.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
     }
 
-    /// A worker of a configuration that is right, started.
-    pub(crate) fn start(&self, modules: &'static [&'static dyn Module], main: &str) -> Rc<Worker> {
-        let generation = self.load(modules, main, false).expect("the configuration is right");
-        let worker = Worker::new(0, Arc::new(generation));
+    /// A worker of a configuration that is right. No module is told that it starts.
+    pub(crate) fn worker(&self, modules: Modules, main: &str) -> Rc<Worker> {
+        let generation = self.load(modules, main, false).unwrap_or_else(|error| panic!("{error}"));
+        Worker::new(0, Arc::new(generation))
+    }
+
+    /// The same, started.
+    pub(crate) fn start(&self, modules: Modules, main: &str) -> Rc<Worker> {
+        let worker = self.worker(modules, main);
         for module in modules {
             assert!(module.worker_start(&worker).is_none(), "this rig awaits no start");
         }
         worker
     }
-
-    /// What was logged so far.
-    pub(crate) fn errors(&self) -> String {
-        std::fs::read_to_string(self.path("error.log")).unwrap_or_default()
-    }
 }
 
-/// The response to a request.
-pub(crate) struct Shown<'a>(pub(crate) &'a Request);
+/// A rig, and a worker whose `http` block has this text.
+pub(crate) fn site(modules: Modules, http: &str) -> (Rig, Rc<Worker>) {
+    let rig = Rig::new();
+    let worker = rig.worker(modules, &format!("http {{ {http} }}"));
+    (rig, worker)
+}
 
-impl Shown<'_> {
-    /// `Content-Type`, or nothing.
-    pub(crate) fn content_type(&self) -> String {
-        let value = self.0.headers_out.content_type.borrow();
-        value.as_deref().map(|it| String::from_utf8_lossy(it).into_owned()).unwrap_or_default()
+/// Sends `GET` for a target and returns the answer.
+pub(crate) async fn get(worker: &Rc<Worker>, target: &str) -> Answer {
+    ask(worker, &format!("GET {target}"), &[]).await
+}
+
+/// Sends a request line and header lines (each of `fields` with its line end left out) and returns the answer.
+pub(crate) async fn ask(worker: &Rc<Worker>, line: &str, fields: &[&str]) -> Answer {
+    let mut text = format!("{line} HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n");
+    for field in fields {
+        text.push_str(field);
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    Answer::parse(&send(worker, text.as_bytes()).await)
+}
+
+/// Sends bytes over a connection of their own and returns everything that comes back.
+pub(crate) async fn send(worker: &Rc<Worker>, bytes: &[u8]) -> Vec<u8> {
+    let (mut near, far) = UnixStream::pair().expect("a pair of sockets");
+    let peer = Address::Ip(([127, 0, 0, 1], 40_000).into());
+    let served = connection::serve(Rc::clone(worker), Stream::Unix(far), peer, 0, 1, 0);
+    let asked = async move {
+        near.write_all(bytes).await.expect("the request is taken");
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.expect("the answer ends");
+        answer
+    };
+    tokio::join!(served, asked).1
+}
+
+/// A response, taken apart.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Answer {
+        let end = memchr::memmem::find(bytes, b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        Answer { status, head, body: bytes[end + 4..].to_vec() }
     }
 
-    /// A field of the list, or nothing.
+    /// The values of all fields with this name, joined by ` | `.
     pub(crate) fn field(&self, name: &str) -> String {
-        let value = self.0.headers_out.with(name.as_bytes(), |it| String::from_utf8_lossy(it).into_owned());
-        value.unwrap_or_default()
+        let lines = self.head.lines().skip(1).filter_map(|l| l.split_once(": "));
+        let values: Vec<&str> = lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect();
+        values.join(" | ")
     }
 
-    /// The status.
-    pub(crate) fn status(&self) -> u16 {
-        self.0.headers_out.status.get()
+    /// The body as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or("(not text)")
     }
-}
-
-/// Serves a request as a part of one that no client made, so that its body is kept; answers with the body.
-pub(crate) async fn serve(worker: &Rc<Worker>, method: &str, target: &str) -> (Rc<Request>, String) {
-    let mut r = Request::detached(worker, ServerIndex(0));
-    Rc::get_mut(&mut r).expect("nobody else has it").parent = Some(Weak::new());
-    let (path, args) = target.split_once('?').unwrap_or((target, ""));
-    r.set_method(method.as_bytes().to_vec());
-    r.set_uri(path.as_bytes().to_vec());
-    r.set_args(args.as_bytes().to_vec());
-    engine::run(&r).await;
-    let body = String::from_utf8(r.output.take_captured()).expect("text");
-    (r, body)
 }

@@ -1,6 +1,6 @@
 //! One server whose locations each show one behaviour; the expectations are what nginx answers to the same file.
 
-use crate::testing::{Rig, Shown, serve};
+use crate::testing::{Rig, get};
 use terrace_http::Module;
 
 static MODULES: &[&dyn Module] = &[
@@ -189,9 +189,7 @@ const FILES: &[(&str, &str)] = &[
 fn rig() -> Rig {
     let rig = Rig::new();
     for (name, text) in FILES {
-        let path = rig.path("html").join(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        std::fs::write(path, text).expect("a file");
+        rig.file(format!("html/{name}"), text.as_bytes(), 1);
     }
     rig
 }
@@ -201,13 +199,12 @@ async fn locations_answer_as_nginx_does() {
     let rig = rig();
     let worker = rig.start(MODULES, SERVER);
     for (target, status, text) in CASES {
-        let (r, body) = serve(&worker, "GET", target).await;
-        let shown = Shown(&r);
-        let location = shown.field("Location");
-        assert_eq!(shown.status(), *status, "{target}: {body}\n{}", rig.errors());
+        let answer = get(&worker, target).await;
+        let (location, body) = (answer.field("Location"), answer.text());
+        assert_eq!(answer.status, *status, "{target}: {body}\n{}", rig.errors());
         if *text != "-" {
-            let got = if location.is_empty() { &body } else { &location };
-            assert_eq!(got, text, "{target}\n{}", rig.errors());
+            let got = if location.is_empty() { body } else { &location };
+            assert_eq!(got, *text, "{target}\n{}", rig.errors());
         }
     }
     let errors = rig.errors();
@@ -222,12 +219,10 @@ async fn locations_answer_as_nginx_does() {
 async fn the_type_of_a_text_is_that_of_the_uri_or_the_default() {
     let rig = rig();
     let worker = rig.start(MODULES, SERVER);
-    let (r, _) = serve(&worker, "GET", "/text").await;
-    assert_eq!(Shown(&r).content_type(), "text/x-test");
-    let (r, _) = serve(&worker, "GET", "/typed.html").await;
-    assert_eq!(Shown(&r).content_type(), "text/html");
-    let (r, _) = serve(&worker, "GET", "/nothing").await;
-    assert_eq!((Shown(&r).status(), Shown(&r).content_type().as_str()), (204, ""));
+    assert_eq!(get(&worker, "/text").await.field("Content-Type"), "text/x-test");
+    assert_eq!(get(&worker, "/typed.html").await.field("Content-Type"), "text/html");
+    let nothing = get(&worker, "/nothing").await;
+    assert_eq!((nothing.status, nothing.field("Content-Type").as_str()), (204, ""));
 }
 
 #[tokio::test]
@@ -236,7 +231,7 @@ async fn rewrites_are_logged_where_that_is_asked_for() {
     let conf = r"http { error_log error.log notice; server { rewrite_log on;
         location / { rewrite ^/nothing /x; rewrite ^/a(.*) /b$1?c=1 break; return 200; } } }";
     let worker = rig.start(MODULES, conf);
-    serve(&worker, "GET", "/ab?d=2").await;
+    get(&worker, "/ab?d=2").await;
     let errors = rig.errors();
     for line in [
         "\"^/nothing\" does not match \"/ab\"",
@@ -252,8 +247,7 @@ async fn a_cycle_of_maps_ends() {
     let rig = rig();
     let conf = "http { map $a $b { default $a; } map $b $a { default $b; } server { return 200 \"[$a]\"; } }";
     let worker = rig.start(MODULES, conf);
-    let (_, body) = serve(&worker, "GET", "/").await;
-    assert_eq!(body, "[]");
+    assert_eq!(get(&worker, "/").await.text(), "[]");
     assert!(rig.errors().contains("cycle while evaluating variable"), "{}", rig.errors());
 }
 

@@ -7,9 +7,10 @@ use terrace_http::Worker;
 use terrace_http::core::Core;
 
 use super::*;
-use crate::testing::{Rig, Shown, serve};
+use crate::log::AccessLog;
+use crate::testing::{self, Rig, get};
 
-static MODULES: &[&dyn Module] = &[&Core, &TieredCache];
+static MODULES: &[&dyn Module] = &[&Core, &TieredCache, &AccessLog];
 
 const SCRIPT: &str =
     "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'Mug'), (2, 'Tea');";
@@ -41,9 +42,9 @@ fn caches(worker: &Worker) -> std::sync::Arc<Caches> {
 
 /// Asks for a path: status, level, `Cache-Control`, body.
 async fn ask(worker: &Rc<Worker>, target: &str) -> (u16, String, String, String) {
-    let (r, body) = serve(worker, "GET", target).await;
-    let shown = Shown(&r);
-    (shown.status(), shown.field("X-Cache-Level"), shown.field("Cache-Control"), body)
+    let answer = get(worker, target).await;
+    let body = answer.text().to_owned();
+    (answer.status, answer.field("X-Cache-Level"), answer.field("Cache-Control"), body)
 }
 
 fn told(status: u16, level: &str, control: &str, body: &str) -> (u16, String, String, String) {
@@ -56,20 +57,17 @@ const NOT_FOUND: &str = r#"{"error":"not found"}"#;
 #[tokio::test]
 async fn a_value_comes_from_the_source_and_then_from_memory() {
     let rig = rig();
-    let worker = rig.start(MODULES, &conf(""));
+    let log = "http { log_format level $tiered_cache_level; access_log level.log level;";
+    let worker = rig.start(MODULES, &conf("").replacen("http {", log, 1));
     let source = ask(&worker, "/thing?id=1").await;
     assert_eq!(source, told(200, "source", "max-age=600", MUG));
-    let (r, body) = serve(&worker, "GET", "/thing?id=1").await;
-    let shown = Shown(&r);
-    assert_eq!((shown.status(), shown.field("X-Cache-Level").as_str()), (200, "L1"));
-    assert_eq!((shown.content_type().as_str(), body.as_str()), ("application/json", MUG));
-    assert!(shown.field("X-Cache-Time-Us").parse::<u64>().is_ok());
-    assert!(shown.field("Age").parse::<u64>().is_ok());
-    assert_eq!(r.headers_out.content_length.get(), Some(MUG.len() as u64));
-    let mut level = Vec::new();
-    let var = worker.generation.vars.find(b"tiered_cache_level").expect("the variable");
-    assert!(r.append_var(var, &mut level));
-    assert_eq!(level, b"L1");
+    let answer = get(&worker, "/thing?id=1").await;
+    assert_eq!((answer.status, answer.field("X-Cache-Level").as_str()), (200, "L1"));
+    assert_eq!((answer.field("Content-Type").as_str(), answer.text()), ("application/json", MUG));
+    assert!(answer.field("X-Cache-Time-Us").parse::<u64>().is_ok());
+    assert!(answer.field("Age").parse::<u64>().is_ok());
+    assert_eq!(answer.field("Content-Length"), MUG.len().to_string());
+    assert_eq!(rig.read("level.log"), "source\nL1\n");
 }
 
 #[tokio::test]
@@ -88,11 +86,11 @@ async fn what_cannot_be_looked_up_is_refused() {
     let worker = rig.start(MODULES, &conf(""));
     let empty = ask(&worker, "/thing?id=").await;
     assert_eq!(empty, told(400, "", "", r#"{"error":"the key is empty"}"#));
-    let (r, body) = serve(&worker, "POST", "/thing?id=1").await;
-    assert_eq!((Shown(&r).status(), body.as_str()), (405, r#"{"error":"method not allowed"}"#));
-    assert_eq!(Shown(&r).field("Allow"), "GET, HEAD");
-    let (r, _) = serve(&worker, "HEAD", "/thing?id=1").await;
-    assert_eq!((Shown(&r).status(), r.headers_out.content_length.get()), (200, Some(MUG.len() as u64)));
+    let post = testing::ask(&worker, "POST /thing?id=1", &[]).await;
+    assert_eq!((post.status, post.text()), (405, r#"{"error":"method not allowed"}"#));
+    assert_eq!(post.field("Allow"), "GET, HEAD");
+    let head = testing::ask(&worker, "HEAD /thing?id=1", &[]).await;
+    assert_eq!((head.status, head.field("Content-Length")), (200, MUG.len().to_string()));
 }
 
 #[tokio::test]
@@ -102,9 +100,9 @@ async fn error_pages_apply() {
         rig.start(MODULES, &conf("error_page 404 =200 /thing?id=1; error_page 400 =410 /thing?id=8;"));
     let (status, _, _, body) = ask(&worker, "/thing?id=9").await;
     assert_eq!((status, body.as_str()), (200, MUG));
-    // The page of an error does not lead to the page of its own.
+    // An error of the page does not lead to a page of its own; the status is the one that error_page names.
     let (status, _, _, body) = ask(&worker, "/thing").await;
-    assert_eq!((status, body.as_str()), (404, NOT_FOUND));
+    assert_eq!((status, body.as_str()), (410, NOT_FOUND));
 }
 
 #[tokio::test]
