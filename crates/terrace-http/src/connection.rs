@@ -12,11 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use terrace_base::clock;
 use terrace_base::log::Level;
-use terrace_http1::{Progress, RequestError, RequestHead};
+use terrace_http1::{Progress, RequestError};
 use terrace_net::{Address, Stream, Timer};
 
 use crate::core::server_conf::CoreServer;
 use crate::generation::{Listen, ServerIndex};
+use crate::headers_in::SentHead;
 use crate::worker::{Handover, Worker};
 use crate::{Request, engine, special};
 
@@ -226,13 +227,6 @@ impl Client {
     }
 }
 
-/// A head and the buffer it stands in, of which it takes this many bytes.
-struct Head {
-    buf: Vec<u8>,
-    len: usize,
-    head: RequestHead,
-}
-
 /// Why no head came.
 enum NoHead {
     /// Close without a word: the client closed, timed out, or the connection idled too long.
@@ -240,7 +234,7 @@ enum NoHead {
     /// The worker drains and nothing of a next request was read.
     Drain,
     /// Answer with this status and close.
-    Refused(RequestError, Vec<u8>),
+    Refused(RequestError, Box<SentHead>),
 }
 
 /// Serves one connection to its end. `number` and `requests` are those of a connection that was handed over.
@@ -303,8 +297,8 @@ async fn run(client: &Rc<Client>) -> bool {
             Ok(h) => h,
             Err(NoHead::Close) => return false,
             Err(NoHead::Drain) => return true,
-            Err(NoHead::Refused(error, buf)) => {
-                refuse(client, &error, buf).await;
+            Err(NoHead::Refused(error, sent)) => {
+                refuse(client, &error, sent).await;
                 close(client).await;
                 return false;
             }
@@ -321,12 +315,12 @@ async fn run(client: &Rc<Client>) -> bool {
     }
 }
 
-async fn serve_request(client: &Rc<Client>, head: Head) -> bool {
+async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
     client.worker.keep_time();
     let r = match make_request(client, head) {
         Ok(r) => r,
-        Err((error, buf)) => {
-            refuse(client, &error, buf).await;
+        Err((error, sent)) => {
+            refuse(client, &error, sent).await;
             return false;
         }
     };
@@ -338,20 +332,25 @@ async fn serve_request(client: &Rc<Client>, head: Head) -> bool {
     client.with_output(engine::serve(&r)).await;
     let keep = r.keep_alive.get() && r.discard_body().await && r.keep_alive.get();
     let flushed = client.flush().await.is_ok();
-    if let Some(mut r) = Rc::into_inner(r) {
-        client.worker.give_buffer(r.headers_in.take_buffer());
+    // A script may keep the request a little longer; then its head is freed with it.
+    let mut r = r;
+    if let Some(sent) = Rc::get_mut(&mut r).and_then(|r| r.headers_in.take_sent()) {
+        client.worker.give_head(sent);
     }
     keep && flushed
 }
 
-fn make_request(client: &Rc<Client>, head: Head) -> Result<Rc<Request>, (RequestError, Vec<u8>)> {
-    let Head { buf, len, head } = head;
+fn make_request(
+    client: &Rc<Client>,
+    sent: Box<SentHead>,
+) -> Result<Rc<Request>, (RequestError, Box<SentHead>)> {
+    let (buf, head) = (&sent.buf, &sent.head);
     let names = &client.listen().names;
     let mut pattern = None;
     let server = if names.is_single() {
         names.default_server()
     } else {
-        let host = head.host.map_or(&b""[..], |h| h.of(&buf));
+        let host = head.host.map_or(&b""[..], |h| h.of(buf));
         let (server, found) =
             if head.host_has_upper { names.find(&host.to_ascii_lowercase()) } else { names.find(host) };
         pattern = found;
@@ -359,14 +358,14 @@ fn make_request(client: &Rc<Client>, head: Head) -> Result<Rc<Request>, (Request
     };
     let merge = client.worker.generation.server(server).core.merge_slashes;
     let mut normal = Vec::new();
-    let uri = match head.uri(&buf, merge, &mut normal) {
+    let uri = match head.uri(buf, merge, &mut normal) {
         Ok(parts) => match parts.path {
             terrace_http1::uri::Path::AsSent(_) => None,
             terrace_http1::uri::Path::Rewritten => Some(normal.into()),
         },
-        Err(_) => return Err((RequestError::InvalidRequest, buf)),
+        Err(_) => return Err((RequestError::InvalidRequest, sent)),
     };
-    let r = Request::from_head(Rc::clone(client), server, buf, len, head, uri);
+    let r = Request::from_head(Rc::clone(client), server, sent, uri);
     if let Some(p) = pattern {
         let host = r.host().to_ascii_lowercase();
         r.match_regex(&p.regex, &p.names, &host);
@@ -375,51 +374,53 @@ fn make_request(client: &Rc<Client>, head: Head) -> Result<Rc<Request>, (Request
 }
 
 /// Waits for a request's first byte, then reads its head.
-async fn read_head(client: &Rc<Client>) -> Result<Head, NoHead> {
+async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
     let server = default_server(client);
-    let mut head = RequestHead::default();
-    let mut buf = client.worker.take_buffer();
-    let mut filled = {
-        let mut input = client.input.borrow_mut();
-        let n = input.len();
-        if buf.len() < n {
-            buf.resize(n, 0);
-        }
-        buf[..n].copy_from_slice(&input);
-        *input = Vec::new();
-        n
-    };
-    let mut deadline = clock::monotonic_ms() + server.client_header_timeout_ms;
-    if filled == 0 {
-        client.worker.give_buffer(buf);
+    if client.input.borrow().is_empty() {
         await_request(client).await?;
-        deadline = clock::monotonic_ms() + server.client_header_timeout_ms;
-        buf = client.worker.take_buffer();
     }
+    let mut sent = client.worker.take_head();
+    let mut filled = take_input(client, &mut sent.buf);
+    let deadline = clock::monotonic_ms() + server.client_header_timeout_ms;
     let limits = &server.head_limits;
     loop {
-        match head.parse(&buf[..filled], limits) {
+        match sent.head.parse(&sent.buf[..filled], limits) {
             Ok(Progress::Complete { head_len }) => {
                 if filled > head_len {
-                    client.input.borrow_mut().extend_from_slice(&buf[head_len..filled]);
+                    client.input.borrow_mut().extend_from_slice(&sent.buf[head_len..filled]);
                 }
-                return Ok(Head { buf, len: head_len, head });
+                sent.len = head_len;
+                return Ok(sent);
             }
             Ok(Progress::Partial) => {}
             Err(e) => {
-                buf.truncate(filled);
-                return Err(NoHead::Refused(e, buf));
+                sent.buf.truncate(filled);
+                return Err(NoHead::Refused(e, sent));
             }
         }
-        if filled == buf.len() {
-            let grown = (buf.len() * 2).min(limits.head_bytes_max() + buf.len());
-            buf.resize(grown, 0);
+        if filled == sent.buf.len() {
+            let grown = (filled * 2).min(limits.head_bytes_max() + filled);
+            sent.buf.resize(grown, 0);
         }
-        match read_into(client, &mut buf[filled..], deadline).await {
+        match read_into(client, &mut sent.buf[filled..], deadline).await {
             Ok(0) | Err(_) => return Err(NoHead::Close),
             Ok(n) => filled += n,
         }
     }
+}
+
+/// Takes what was read ahead: the start of a pipelined request.
+fn take_input(client: &Client, buf: &mut Vec<u8>) -> usize {
+    let mut input = client.input.borrow_mut();
+    let n = input.len();
+    if buf.len() < n {
+        buf.resize(n, 0);
+    }
+    buf[..n].copy_from_slice(&input);
+    if n > 0 {
+        *input = Vec::new();
+    }
+    n
 }
 
 async fn read_into(client: &Client, buf: &mut [u8], deadline: u64) -> io::Result<usize> {
@@ -472,10 +473,10 @@ fn default_location(client: &Client) -> &crate::core::location_conf::CoreLocatio
 }
 
 /// Answers a head that is no request.
-async fn refuse(client: &Rc<Client>, error: &RequestError, buf: Vec<u8>) {
+async fn refuse(client: &Rc<Client>, error: &RequestError, sent: Box<SentHead>) {
     let server: ServerIndex = client.listen().names.default_server();
-    let line = error.log_line(&buf);
-    let r = Request::refused(Rc::clone(client), server, buf);
+    let line = error.log_line(&sent.buf);
+    let r = Request::refused(Rc::clone(client), server, sent);
     r.log(Level::Info, format_args!("{line} while reading client request"));
     special::respond(&r, error.status()).await;
     engine::end(&r).await;

@@ -4,7 +4,7 @@
 use std::cell::{Ref, RefCell};
 
 use bytes::Bytes;
-use terrace_http1::{Headers, KnownHeader};
+use terrace_http1::{KnownHeader, RequestHead};
 
 /// One field that a script set or that was copied.
 #[derive(Debug, Clone)]
@@ -25,39 +25,54 @@ impl Field {
     }
 }
 
+/// A head as sent, and the buffer it stands in. Boxed and pooled by the worker: it is large, and every request has one.
+#[derive(Debug, Default)]
+pub struct SentHead {
+    /// The bytes. The whole length may be read into; what is behind the head is of no meaning.
+    pub buf: Vec<u8>,
+    /// What the codec found.
+    pub head: RequestHead,
+    /// How many bytes the head takes.
+    pub len: usize,
+}
+
 /// The header fields of a request.
 #[derive(Debug, Default)]
 pub struct HeadersIn {
-    buf: Vec<u8>,
-    sent: Headers,
+    sent: Option<Box<SentHead>>,
     changed: RefCell<Option<Vec<Field>>>,
 }
 
 impl HeadersIn {
-    /// The fields as the codec found them in `buf`.
-    pub fn new(buf: Vec<u8>, sent: Headers) -> HeadersIn {
-        HeadersIn { buf, sent, changed: RefCell::new(None) }
+    /// The fields as the codec found them.
+    pub fn new(sent: Box<SentHead>) -> HeadersIn {
+        HeadersIn { sent: Some(sent), changed: RefCell::new(None) }
     }
 
     /// Fields of a subrequest or of a request that no client sent.
     pub fn from_fields(fields: Vec<Field>) -> HeadersIn {
-        HeadersIn { changed: RefCell::new(Some(fields)), ..HeadersIn::default() }
+        HeadersIn { sent: None, changed: RefCell::new(Some(fields)) }
     }
 
-    /// The buffer that holds the head as sent.
+    /// The buffer that holds the head as sent; empty where none was.
     pub fn buffer(&self) -> &[u8] {
-        &self.buf
+        self.sent.as_ref().map_or(&[], |s| &s.buf)
     }
 
-    /// Gives the buffer back for another request.
-    pub fn take_buffer(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.buf)
+    /// The size of the head as sent, in bytes.
+    pub fn head_bytes(&self) -> usize {
+        self.sent.as_ref().map_or(0, |s| s.len)
+    }
+
+    /// Gives the head back, for another request.
+    pub(crate) fn take_sent(&mut self) -> Option<Box<SentHead>> {
+        self.sent.take()
     }
 
     /// Calls `f` with the first value of a known field.
     pub fn with<R>(&self, id: KnownHeader, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         match &*self.changed.borrow() {
-            None => self.sent.value(&self.buf, id).map(f),
+            None => self.sent.as_ref().and_then(|s| s.head.headers.value(&s.buf, id)).map(f),
             Some(fields) => fields.iter().find(|h| h.id == Some(id)).map(|h| f(&h.value)),
         }
     }
@@ -75,9 +90,7 @@ impl HeadersIn {
     /// Calls `f` with name and value of each field, in order.
     pub fn for_each(&self, mut f: impl FnMut(&[u8], &[u8], Option<KnownHeader>)) {
         match &*self.changed.borrow() {
-            None => {
-                self.sent.lines().iter().for_each(|l| f(l.name.of(&self.buf), l.value.of(&self.buf), l.id))
-            }
+            None => self.sent_fields().for_each(|(n, v, id)| f(n, v, id)),
             Some(fields) => fields.iter().for_each(|h| f(&h.name, &h.value, h.id)),
         }
     }
@@ -116,15 +129,18 @@ impl HeadersIn {
         Ref::map(self.changed.borrow(), |c| c.as_ref().unwrap_or(const { &Vec::new() })).clone()
     }
 
+    fn sent_fields(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<KnownHeader>)> {
+        let sent = self.sent.as_deref();
+        let lines = sent.map_or(&[][..], |s| s.head.headers.lines());
+        let buf = self.buffer();
+        lines.iter().map(move |l| (l.name.of(buf), l.value.of(buf), l.id))
+    }
+
     fn edit(&self, f: impl FnOnce(&mut Vec<Field>)) {
         let mut changed = self.changed.borrow_mut();
         let fields = changed.get_or_insert_with(|| {
-            let copy = |s: terrace_http1::Span| Bytes::copy_from_slice(s.of(&self.buf));
-            self.sent
-                .lines()
-                .iter()
-                .map(|l| Field { name: copy(l.name), value: copy(l.value), id: l.id })
-                .collect()
+            let copy = Bytes::copy_from_slice;
+            self.sent_fields().map(|(n, v, id)| Field { name: copy(n), value: copy(v), id }).collect()
         });
         f(fields);
     }

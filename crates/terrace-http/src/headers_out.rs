@@ -52,12 +52,12 @@ impl HeadersOut {
 
     /// Appends a field.
     pub fn add(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.fields.borrow_mut().push(Field::new(name.into(), value.into()));
+        self.fields.borrow_mut().push(Field::new(clean(name.into()), clean(value.into())));
     }
 
     /// Replaces all fields of this name by one, which takes the place of the first.
     pub fn set(&self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
-        let new = Field::new(name.into(), value.into());
+        let new = Field::new(clean(name.into()), clean(value.into()));
         let mut fields = self.fields.borrow_mut();
         let Some(first) = fields.iter().position(|f| f.name.eq_ignore_ascii_case(&new.name)) else {
             return fields.push(new);
@@ -95,4 +95,12 @@ impl HeadersOut {
     pub fn edit<R>(&self, f: impl FnOnce(&mut Vec<Field>) -> R) -> R {
         f(&mut self.fields.borrow_mut())
     }
+}
+
+/// Line ends and NULs, with which a value would begin a field of its own, become spaces.
+pub fn clean(text: Bytes) -> Bytes {
+    if memchr::memchr3(b'\r', b'\n', 0, &text).is_none() {
+        return text;
+    }
+    text.iter().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { *b }).collect()
 }

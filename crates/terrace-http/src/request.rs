@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use terrace_base::clock;
-use terrace_http1::{KnownHeader, Method, RequestHead, Span, Version};
+use terrace_http1::{KnownHeader, Method, Span, Version};
 use terrace_net::Address;
 use terrace_regex::Regex;
 
@@ -18,7 +18,7 @@ use crate::body::RequestBody;
 use crate::conf::slots::Merge;
 use crate::connection::Client;
 use crate::generation::{Generation, Location, Server, ServerIndex};
-use crate::headers_in::HeadersIn;
+use crate::headers_in::{HeadersIn, SentHead};
 use crate::headers_out::HeadersOut;
 use crate::location_tree::LocationIndex;
 use crate::output::Output;
@@ -193,7 +193,6 @@ pub struct Request {
     peer: RefCell<Option<IpAddr>>,
     is_replaced: Cell<bool>,
     is_located: Cell<bool>,
-    head_bytes: u64,
     id: RefCell<Option<[u8; 16]>>,
 }
 
@@ -205,33 +204,26 @@ impl Request {
     pub fn from_head(
         client: Rc<Client>,
         server: ServerIndex,
-        buf: Vec<u8>,
-        head_len: usize,
-        head: RequestHead,
+        sent: Box<SentHead>,
         uri: Option<Bytes>,
     ) -> Rc<Request> {
-        let worker = Rc::clone(&client.worker);
-        let location = worker.generation.server(server).root;
-        let started_ms = clock::monotonic_ms();
+        // Built in place and moved once: the struct is large.
+        let mut r = Request::blank(Rc::clone(&client.worker), server, clock::monotonic_ms());
+        let head = &sent.head;
         let line = &head.line;
         let owned = |text: Option<Span>| text.map_or(Text::Owned(Bytes::new()), Text::Sent);
-        let r = Request {
-            location: Cell::new(location),
-            keep_alive: Cell::new(head.keep_alive),
-            version: Cell::new(line.version),
-            header_only: Cell::new(line.method == Method::Head),
-            method: RefCell::new(Text::Sent(line.method_name)),
-            uri: RefCell::new(uri.map_or(Text::Sent(line.path), Text::Owned)),
-            args: RefCell::new(owned(line.args)),
-            sent_target: line.target,
-            line: line.whole,
-            host: RefCell::new(owned(head.host)),
-            body: RequestBody::new(head.framing, head.expect_continue),
-            headers_in: HeadersIn::new(buf, head.headers),
-            client: Some(client),
-            head_bytes: head_len as u64,
-            ..Request::blank(worker, server, started_ms)
-        };
+        r.keep_alive = Cell::new(head.keep_alive);
+        r.version = Cell::new(line.version);
+        r.header_only = Cell::new(line.method == Method::Head);
+        r.method = RefCell::new(Text::Sent(line.method_name));
+        r.uri = RefCell::new(uri.map_or(Text::Sent(line.path), Text::Owned));
+        r.args = RefCell::new(owned(line.args));
+        r.sent_target = line.target;
+        r.line = line.whole;
+        r.host = RefCell::new(owned(head.host));
+        r.body = RequestBody::new(head.framing, head.expect_continue);
+        r.headers_in = HeadersIn::new(sent);
+        r.client = Some(client);
         Rc::new(r)
     }
 
@@ -242,16 +234,17 @@ impl Request {
     }
 
     /// The carrier of an answer to bytes that are no request; `buf` holds them.
-    pub(crate) fn refused(client: Rc<Client>, server: ServerIndex, buf: Vec<u8>) -> Rc<Request> {
+    pub(crate) fn refused(client: Rc<Client>, server: ServerIndex, sent: Box<SentHead>) -> Rc<Request> {
         let worker = Rc::clone(&client.worker);
         let mut r = Request::blank(worker, server, clock::monotonic_ms());
-        let end = memchr::memchr2(b'\r', b'\n', &buf).unwrap_or(buf.len());
+        let end = memchr::memchr2(b'\r', b'\n', &sent.buf).unwrap_or(sent.buf.len());
         r.line = Span::new(0, end);
-        r.headers_in = HeadersIn::new(buf, terrace_http1::Headers::default());
+        r.headers_in = HeadersIn::new(sent);
         r.client = Some(client);
         Rc::new(r)
     }
 
+    #[inline]
     pub(crate) fn blank(worker: Rc<Worker>, server: ServerIndex, started_ms: u64) -> Request {
         let location = worker.generation.server(server).root;
         Request {
@@ -290,7 +283,6 @@ impl Request {
             peer: RefCell::new(None),
             is_replaced: Cell::new(false),
             is_located: Cell::new(true),
-            head_bytes: 0,
             id: RefCell::new(None),
         }
     }
@@ -572,7 +564,7 @@ impl Request {
 
     /// The size of the head as sent, in bytes.
     pub fn head_bytes(&self) -> u64 {
-        self.head_bytes
+        self.headers_in.head_bytes() as u64
     }
 
     /// Body bytes given to the client so far; of a subrequest none.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::connection::Client;
 use crate::generation::Generation;
+use crate::headers_in::SentHead;
 use crate::typemap::TypeMap;
 
 /// How many workers serve a generation; shared with it (`worker_processes`).
@@ -35,8 +36,8 @@ pub struct Handover {
 /// Numbers of connections, unique in the process.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
-/// How many read buffers a worker keeps for reuse.
-const BUFFERS_KEPT_MAX: usize = 64;
+/// How many heads with their buffers a worker keeps for reuse.
+const HEADS_KEPT_MAX: usize = 64;
 /// Buffers that grew beyond this are not kept.
 const BUFFER_KEPT_BYTES_MAX: usize = 64 * 1024;
 /// An event loop that always has work never rests, which is when it reads the clock; this many requests do.
@@ -55,7 +56,8 @@ pub struct Worker {
     draining: Cell<bool>,
     successor: RefCell<Option<UnboundedSender<Handover>>>,
     state: RefCell<TypeMap>,
-    buffers: RefCell<Vec<Vec<u8>>>,
+    /// Heads with their buffers, for reuse.
+    heads: RefCell<Vec<Box<SentHead>>>,
     tasks: Cell<usize>,
     /// Requests since the clock was last read for their sake.
     untimed: Cell<u32>,
@@ -74,7 +76,7 @@ impl Worker {
             draining: Cell::new(false),
             successor: RefCell::default(),
             state: RefCell::default(),
-            buffers: RefCell::default(),
+            heads: RefCell::default(),
             tasks: Cell::new(0),
             untimed: Cell::new(0),
             left: Notify::new(),
@@ -188,15 +190,18 @@ impl Worker {
         self.state.borrow().find()
     }
 
-    /// A buffer whose whole length may be read into.
-    pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
+    /// A head to read a request into.
+    pub(crate) fn take_head(&self) -> Box<SentHead> {
+        self.heads.borrow_mut().pop().unwrap_or_else(|| {
+            Box::new(SentHead { buf: vec![0; BUFFER_BYTES], ..SentHead::default() })
+        })
     }
 
-    pub(crate) fn give_buffer(&self, buf: Vec<u8>) {
-        let mut kept = self.buffers.borrow_mut();
-        if kept.len() < BUFFERS_KEPT_MAX && (BUFFER_BYTES..=BUFFER_KEPT_BYTES_MAX).contains(&buf.len()) {
-            kept.push(buf);
+    pub(crate) fn give_head(&self, mut head: Box<SentHead>) {
+        let mut kept = self.heads.borrow_mut();
+        if kept.len() < HEADS_KEPT_MAX && (BUFFER_BYTES..=BUFFER_KEPT_BYTES_MAX).contains(&head.buf.len()) {
+            head.head.clear();
+            kept.push(head);
         }
     }
 }

@@ -80,9 +80,37 @@ const UNIQUE: u64 = KnownHeader::IfModifiedSince.bit()
 impl RequestHead {
     /// Forgets the request, keeping what was allocated for its header lines.
     pub fn clear(&mut self) {
-        let mut headers = std::mem::take(&mut self.headers);
+        // Field by field: the header lines take most of the struct and need not move.
+        let Self {
+            line,
+            headers,
+            host,
+            port,
+            host_has_upper,
+            framing,
+            keep_alive,
+            expect_continue,
+            upgrade,
+            ignored_lines,
+            first_ignored_line,
+            connection,
+            lines,
+            stage,
+        } = self;
         headers.clear();
-        *self = Self { headers, ..Self::default() };
+        *line = RequestLine::default();
+        *host = None;
+        *port = None;
+        *host_has_upper = false;
+        *framing = Framing::default();
+        *keep_alive = false;
+        *expect_continue = false;
+        *upgrade = false;
+        *ignored_lines = 0;
+        *first_ignored_line = None;
+        *connection = Connection::default();
+        *lines = Lines::default();
+        *stage = Stage::default();
     }
 
     /// Reads on in `buf`, which holds the connection's bytes from the start of this request.

@@ -69,7 +69,7 @@ extern "C" fn header_set(
         let h = &r.headers_out;
         let value = Bytes::copy_from_slice(value);
         if name.eq_ignore_ascii_case(b"content-type") {
-            h.content_type.replace(Some(value));
+            h.content_type.replace(Some(terrace_http::headers_out::clean(value)));
         } else if name.eq_ignore_ascii_case(b"content-length") {
             h.content_length.set(std::str::from_utf8(&value).ok().and_then(|t| t.trim().parse().ok()));
         } else if name.eq_ignore_ascii_case(b"last-modified") {

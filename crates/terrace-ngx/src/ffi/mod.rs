@@ -11,7 +11,7 @@ mod digest;
 mod encode;
 mod header;
 mod log;
-mod output;
+pub mod output;
 pub mod pairs;
 mod re;
 pub mod req;
@@ -21,7 +21,7 @@ mod var;
 mod worker;
 
 use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
 /// One function.
 pub struct Function {
@@ -57,6 +57,29 @@ pub const NO_REQUEST: c_int = -100;
 pub const BAD_CONTEXT: c_int = -101;
 /// The error's text is in the scratch buffer.
 pub const FAILED: c_int = -102;
+
+/// What [`NO_REQUEST`] and [`BAD_CONTEXT`] mean where the running code is, as an error's text.
+pub fn context_name(code: c_int) -> &'static CStr {
+    use crate::phase::LuaPhase;
+    if code == NO_REQUEST {
+        return c"no request found";
+    }
+    match crate::host::current(|h| h.phase) {
+        None | Some(LuaPhase::Init) => c"API disabled in the context of init_by_lua*",
+        Some(LuaPhase::InitWorker) => c"API disabled in the context of init_worker_by_lua*",
+        Some(LuaPhase::Set) => c"API disabled in the context of set_by_lua*",
+        Some(LuaPhase::Rewrite) => c"API disabled in the context of rewrite_by_lua*",
+        Some(LuaPhase::Access) => c"API disabled in the context of access_by_lua*",
+        Some(LuaPhase::Content) => c"API disabled in the context of content_by_lua*",
+        Some(LuaPhase::HeaderFilter) => c"API disabled in the context of header_filter_by_lua*",
+        Some(LuaPhase::BodyFilter) => c"API disabled in the context of body_filter_by_lua*",
+        Some(LuaPhase::Log) => c"API disabled in the context of log_by_lua*",
+        Some(LuaPhase::Timer) => c"API disabled in the context of ngx.timer",
+        Some(LuaPhase::Balancer) => c"API disabled in the context of balancer_by_lua*",
+        Some(LuaPhase::ServerRewrite) => c"API disabled in the context of server_rewrite_by_lua*",
+        Some(LuaPhase::ExitWorker) => c"API disabled in the context of exit_worker_by_lua*",
+    }
+}
 
 /// The declaration of `struct terrace_native` and the block of addresses behind it.
 pub fn table() -> (String, Vec<*const c_void>) {

@@ -13,7 +13,6 @@ use crate::host::{Leave, current};
 use crate::phase::RESPONDING;
 
 functions! {
-    "int (*print)(const char *, size_t, int)" => print,
     "int (*flush)(int)" => flush,
     "int (*eof)(void)" => eof,
     "int (*send_headers)(void)" => send_headers,
@@ -22,9 +21,9 @@ functions! {
 }
 
 /// `ngx.eof()` was called before.
-const SEEN_EOF: c_int = -2;
+pub const SEEN_EOF: c_int = -2;
 /// The client is gone.
-const CLIENT_GONE: c_int = -3;
+pub const CLIENT_GONE: c_int = -3;
 
 fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
     current(|h| if h.is_in(RESPONDING) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
@@ -36,7 +35,7 @@ fn begin(r: &Rc<Request>) {
     }
 }
 
-extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
+pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
     // SAFETY: a Lua string.
     let data = unsafe { bytes(data, len) };
     responding(|r| {

@@ -1,6 +1,7 @@
 //! Modules in Rust that scripts `require` under the names of C modules.
 
 mod cjson;
+mod print;
 
 use terrace_lua::{LuaError, Vm};
 
@@ -9,6 +10,7 @@ pub fn preload(vm: &Vm) -> Result<(), LuaError> {
     // SAFETY: these are `luaopen_*` functions written for Lua's C API.
     unsafe {
         vm.preload("cjson", cjson::luaopen_cjson)?;
-        vm.preload("cjson.safe", cjson::luaopen_cjson_safe)
+        vm.preload("cjson.safe", cjson::luaopen_cjson_safe)?;
+        vm.preload("terrace.print", print::open)
     }
 }

@@ -4,42 +4,8 @@ local base = require "terrace.base"
 local sched = require "terrace.sched"
 
 local native, refuse, await = base.native, base.refuse, base.await
-local concat, select, tostring, type, error = table.concat, select, tostring, type, error
-local null = ngx.null
+local tostring, type, error = tostring, type, error
 local leave = sched.exit
-
-local NEST_MAX = 100
-
--- Appends the text of a value to `out`, arrays flattened.
-local function append(out, n, value, position, name, depth)
-    local t = type(value)
-    if t == "string" or t == "number" then
-        out[n + 1] = value
-        return n + 1
-    elseif t == "boolean" or t == "nil" then
-        out[n + 1] = tostring(value)
-        return n + 1
-    elseif value == null then
-        out[n + 1] = "null"
-        return n + 1
-    elseif t == "table" then
-        if depth >= NEST_MAX then
-            error("bad argument #" .. position .. " to '" .. name .. "' (the table is nested too deeply)", 4)
-        end
-        local count = #value
-        for key in pairs(value) do
-            if type(key) ~= "number" or key < 1 or key > count or key % 1 ~= 0 then
-                error("bad argument #" .. position .. " to '" .. name .. "' (non-array table found)", 4)
-            end
-        end
-        for i = 1, count do
-            n = append(out, n, value[i], position, name, depth + 1)
-        end
-        return n
-    end
-    error("bad argument #" .. position .. " to '" .. name
-        .. "' (string, number, boolean, nil, ngx.null, or array table expected, got " .. t .. ")", 4)
-end
 
 local failures = { [-2] = "seen eof", [-3] = "nginx output filter error" }
 
@@ -54,30 +20,8 @@ local function written(code)
     refuse(code, 2)
 end
 
-local function write_all(name, newline, ...)
-    local parts, n = {}, 0
-    for i = 1, select("#", ...) do
-        n = append(parts, n, (select(i, ...)), i, name, 0)
-    end
-    local text = concat(parts)
-    return written(native.print(text, #text, newline))
-end
-
-function ngx.say(...)
-    local text = ...
-    if select("#", ...) == 1 and type(text) == "string" then
-        return written(native.print(text, #text, 1))
-    end
-    return write_all("say", 1, ...)
-end
-
-function ngx.print(...)
-    local text = ...
-    if select("#", ...) == 1 and type(text) == "string" then
-        return written(native.print(text, #text, 0))
-    end
-    return write_all("print", 0, ...)
-end
+local writers = require "terrace.print"
+ngx.say, ngx.print = writers.say, writers.print
 
 function ngx.flush(wait)
     if wait ~= nil and type(wait) ~= "boolean" then
