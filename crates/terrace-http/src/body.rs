@@ -13,6 +13,7 @@ use terrace_http1::{BodyDecoder, Framing};
 
 use crate::Request;
 use crate::connection::Client;
+use crate::core::location_conf::InFileOnly;
 use crate::phase::Step;
 
 /// A body that was discarded may take at most this long to read, per read (`lingering_timeout`).
@@ -197,8 +198,9 @@ impl Request {
     /// `client_body_buffer_size`, in bytes.
     pub fn body_writer(&self, memory_max: Option<usize>) -> BodyWriter {
         let core = &self.location().core;
-        let keep = core.client_body_in_file_only;
-        let memory_max = if keep { 0 } else { memory_max.unwrap_or(core.client_body_buffer_bytes) };
+        let keep = core.client_body_in_file_only == InFileOnly::Keep;
+        let always = core.client_body_in_file_only != InFileOnly::Off;
+        let memory_max = if always { 0 } else { memory_max.unwrap_or(core.client_body_buffer_bytes) };
         let directory = Some(core.client_body_temp_path.clone());
         BodyWriter { stored: Stored::Empty, memory_max, directory, keep }
     }
@@ -234,7 +236,7 @@ impl Request {
             let decoded = match decoder.decode(&input[at..]) {
                 Ok(d) => d,
                 Err(e) => {
-                    self.log(Level::Info, format_args!("client sent invalid body: {e}"));
+                    self.log(Level::Info, format_args!("client sent invalid chunked body: {e}"));
                     break Err(400);
                 }
             };

@@ -15,9 +15,11 @@ use terrace_base::log::Level;
 use terrace_http1::{Progress, RequestError};
 use terrace_net::{Address, Stream, Timer};
 
+use crate::core::location_conf::CoreLocation;
 use crate::core::server_conf::CoreServer;
 use crate::generation::{Listen, ServerIndex};
 use crate::headers_in::SentHead;
+use crate::location_tree::LocationIndex;
 use crate::worker::{Handover, Worker};
 use crate::{Request, engine, special};
 
@@ -42,6 +44,10 @@ pub struct Client {
     sent_bytes: Cell<u64>,
     input: RefCell<Vec<u8>>,
     gone: Cell<bool>,
+    /// Whether the present request was there, in part at least, when the one before it ended.
+    is_pipelined: Cell<bool>,
+    /// The location of the last request: its timeouts are in force.
+    pub(crate) location: Cell<LocationIndex>,
     idle_waker: RefCell<Option<Waker>>,
     timer: RefCell<Timer>,
 }
@@ -77,14 +83,14 @@ impl Client {
         self.sent_bytes.get()
     }
 
+    /// Whether the present request was pipelined (`$pipe`).
+    pub fn is_pipelined(&self) -> bool {
+        self.is_pipelined.get()
+    }
+
     /// Whether writing has failed.
     pub fn is_gone(&self) -> bool {
         self.gone.get()
-    }
-
-    /// Cuts the connection: the client must not take what it has for a whole response.
-    pub fn abort(&self) {
-        self.gone.set(true);
     }
 
     /// Whether the client has closed its side.
@@ -153,7 +159,7 @@ impl Client {
         if self.write_pending() && !self.gone.get() {
             return Ok(());
         }
-        let timeout_ms = self.send_timeout_ms();
+        let timeout_ms = last_location(self).send_timeout_ms;
         let (mut sent, mut deadline) = (self.sent_bytes.get(), clock::monotonic_ms() + timeout_ms);
         let mut timer = Timer::new();
         poll_fn(|cx| {
@@ -170,12 +176,6 @@ impl Client {
             })
         })
         .await
-    }
-
-    fn send_timeout_ms(&self) -> u64 {
-        let generation = &self.worker.generation;
-        let server = generation.server(self.listen().names.default_server());
-        generation.location(server.root).core.send_timeout_ms
     }
 
     /// Reads more into [`Client::input`]; 0 at the end of the stream.
@@ -248,6 +248,8 @@ pub fn serve(
     number: u64,
     requests: u32,
 ) -> impl Future<Output = ()> + 'static {
+    let generation = &worker.generation;
+    let location = generation.server(generation.listens[listen].names.default_server()).root;
     let client = Rc::new(Client {
         number,
         worker,
@@ -261,6 +263,8 @@ pub fn serve(
         sent_bytes: Cell::new(0),
         input: RefCell::default(),
         gone: Cell::new(false),
+        is_pipelined: Cell::new(false),
+        location: Cell::new(location),
         idle_waker: RefCell::new(None),
         timer: RefCell::new(Timer::new()),
     });
@@ -324,11 +328,6 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
             return false;
         }
     };
-    let core = &r.location().core;
-    let max = core.keepalive_requests;
-    if core.keepalive_timeout_ms == 0 || client.requests.get() >= max {
-        r.keep_alive.set(false);
-    }
     client.with_output(engine::serve(&r)).await;
     let keep = r.keep_alive.get() && r.discard_body().await && r.keep_alive.get();
     let flushed = client.flush().await.is_ok();
@@ -376,7 +375,9 @@ fn make_request(
 /// Waits for a request's first byte, then reads its head.
 async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
     let server = default_server(client);
-    if client.input.borrow().is_empty() {
+    let is_pipelined = !client.input.borrow().is_empty();
+    client.is_pipelined.set(is_pipelined);
+    if !is_pipelined {
         await_request(client).await?;
     }
     let mut sent = client.worker.take_head();
@@ -444,7 +445,7 @@ async fn read_into(client: &Client, buf: &mut [u8], deadline: u64) -> io::Result
 async fn await_request(client: &Client) -> Result<(), NoHead> {
     let idle_ms = match client.requests.get() {
         0 => default_server(client).client_header_timeout_ms,
-        _ => default_location(client).keepalive_timeout_ms,
+        _ => last_location(client).keepalive_timeout_ms,
     };
     let deadline = clock::monotonic_ms() + idle_ms;
     poll_fn(|cx| {
@@ -467,9 +468,8 @@ fn default_server(client: &Client) -> &CoreServer {
     &client.worker.generation.server(client.listen().names.default_server()).core
 }
 
-fn default_location(client: &Client) -> &crate::core::location_conf::CoreLocation {
-    let generation = &client.worker.generation;
-    &generation.location(generation.server(client.listen().names.default_server()).root).core
+fn last_location(client: &Client) -> &CoreLocation {
+    &client.worker.generation.location(client.location.get()).core
 }
 
 /// Answers a head that is no request.
@@ -489,7 +489,7 @@ async fn close(client: &Rc<Client>) {
     if client.is_gone() || client.stream.shutdown_write().is_err() {
         return;
     }
-    let core = default_location(client);
+    let core = last_location(client);
     let (each, until) = (core.lingering_timeout_ms, clock::monotonic_ms() + core.lingering_time_ms);
     while clock::monotonic_ms() < until {
         client.input.borrow_mut().clear();

@@ -114,6 +114,7 @@ async fn locate(r: &Rc<Request>) -> Option<Outcome> {
     }
     let server_rewrites = run_phase(r, Phase::ServerRewrite).await;
     if server_rewrites != Outcome::Declined {
+        r.limit_keep_alive();
         return Some(server_rewrites);
     }
     relocate(r).await

@@ -161,6 +161,8 @@ pub struct Request {
     pub internal: Cell<bool>,
     /// Whether `rewrite` changed the URI, so that a location must be found anew.
     pub uri_changed: Cell<bool>,
+    /// Whether the URI is a name below the `alias` of a regex location, which `try_files` found there.
+    pub aliases_uri: Cell<bool>,
     /// Whether an `error_page` is being served.
     pub error_page: Cell<bool>,
     /// Whether the response is for the header only.
@@ -259,6 +261,7 @@ impl Request {
             keep_alive: Cell::new(false),
             internal: Cell::new(false),
             uri_changed: Cell::new(false),
+            aliases_uri: Cell::new(false),
             error_page: Cell::new(false),
             header_only: Cell::new(false),
             redirects: Cell::new(0),
@@ -316,6 +319,18 @@ impl Request {
     pub fn set_location(&self, location: LocationIndex) {
         self.is_located.set(true);
         self.location.set(location);
+        self.aliases_uri.set(false);
+        self.limit_keep_alive();
+    }
+
+    /// Makes the location's limits of the connection those in force: its timeouts, and whether it stays open at all.
+    pub(crate) fn limit_keep_alive(&self) {
+        let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) else { return };
+        client.location.set(self.location.get());
+        let core = &self.location().core;
+        if core.keepalive_timeout_ms == 0 || client.requests.get() >= core.keepalive_requests {
+            self.keep_alive.set(false);
+        }
     }
 
     /// A module's settings at the request's location.

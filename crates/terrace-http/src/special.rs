@@ -11,8 +11,8 @@ use crate::{Request, status};
 /// Answers with a status. True when the request was redirected within the server and must go on there.
 pub async fn respond(r: &Rc<Request>, code: u16) -> bool {
     if r.output.is_started() {
-        // Too late for another status: all that is left is to end the connection.
-        r.keep_alive.set(false);
+        // Too late for another status: the client must see that what it has is not whole.
+        r.abort();
         return false;
     }
     if matches!(code, 400 | 413 | 414 | 494..=497 | 500 | 501) {
@@ -94,27 +94,35 @@ async fn plain(r: &Rc<Request>, code: u16) {
 }
 
 fn page(code: u16, r: &Request) -> Bytes {
-    let title = match code {
-        ..=299 => return Bytes::new(),
-        304 => return Bytes::new(),
-        494 => "Request Header Or Cookie Too Large",
-        _ => status::reason(code).unwrap_or_default(),
-    };
-    let shown = if code == 494 { 400 } else { code };
+    let Some(title) = title(code) else { return Bytes::new() };
+    let shown = if (494..=497).contains(&code) { 400 } else { code };
     let name = if r.location().core.server_tokens {
         crate::head_writer::SERVER_FULL
     } else {
         crate::head_writer::SERVER_SHORT
     };
     let (head, detail) = match code {
-        494 => ("Bad Request", format!("<center>{title}</center>\r\n")),
+        494..=497 => ("Bad Request", format!("<center>{title}</center>\r\n")),
         _ => (title, String::new()),
     };
     format!(
-        "<html>\r\n<head><title>{shown} {head}</title></head>\r\n<body>\r\n<center><h1>{shown} {head}</h1></center>\r\n\
+        "<html>\r\n<head><title>{shown} {title}</title></head>\r\n<body>\r\n<center><h1>{shown} {head}</h1></center>\r\n\
          {detail}<hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
     )
     .into()
+}
+
+/// The title of nginx's page for a status; statuses without a page have none.
+fn title(code: u16) -> Option<&'static str> {
+    match code {
+        302 => Some("Found"),
+        494 => Some("Request Header Or Cookie Too Large"),
+        495 => Some("The SSL certificate error"),
+        496 => Some("No required SSL certificate was sent"),
+        497 => Some("The plain HTTP request was sent to HTTPS port"),
+        301 | 303 | 307 | 308 | 400..=416 | 421 | 429 | 500..=505 | 507 => status::reason(code),
+        _ => None,
+    }
 }
 
 /// Sets `Location` for a redirect to a path of this server: absolute with `absolute_redirect on`, as in nginx.

@@ -134,15 +134,16 @@ fn define_connection(t: &mut VarTable) {
         r.client.as_ref().is_some_and(|c| seconds(o, clock::monotonic_ms().saturating_sub(c.accepted_ms)))
     });
     t.define("pipe", |r, o| {
-        put(o, if r.client.as_ref().is_some_and(|c| !c.input().is_empty()) { b"p" } else { b"." })
+        put(o, if r.client.as_ref().is_some_and(|c| c.is_pipelined()) { b"p" } else { b"." })
     });
 }
 
 fn define_response(t: &mut VarTable) {
     t.define("status", |r, o| {
-        let status = match r.headers_out.status.get() {
-            0 if r.line().is_empty() => 9,
-            s => s,
+        let status = match (r.forced_status(), r.headers_out.status.get()) {
+            (0, 0) if r.line().is_empty() => 9,
+            (0, sent) => sent,
+            (of_error, _) => of_error,
         };
         print(o, format_args!("{status:03}"))
     });

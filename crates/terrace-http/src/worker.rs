@@ -192,9 +192,10 @@ impl Worker {
 
     /// A head to read a request into.
     pub(crate) fn take_head(&self) -> Box<SentHead> {
-        self.heads.borrow_mut().pop().unwrap_or_else(|| {
-            Box::new(SentHead { buf: vec![0; BUFFER_BYTES], ..SentHead::default() })
-        })
+        self.heads
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Box::new(SentHead { buf: vec![0; BUFFER_BYTES], ..SentHead::default() }))
     }
 
     pub(crate) fn give_head(&self, mut head: Box<SentHead>) {

@@ -258,10 +258,7 @@ impl BodyFilter for BodyCode {
 
 /// Nothing more of a body whose filter failed: the client must see that it is not whole.
 fn cut(r: &Request) -> Chunk {
-    r.keep_alive.set(false);
-    if let Some(c) = &r.client {
-        c.abort();
-    }
+    r.abort();
     Chunk { data: Bytes::new(), last: true, flush: true }
 }
 

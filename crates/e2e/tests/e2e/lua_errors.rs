@@ -11,7 +11,7 @@ const CONF: &str = "
             listen 127.0.0.1:PORT;
             location /fine { content_by_lua_block { ngx.say('fine') } }
             location /set { set_by_lua_block $x { error('in set') } return 200 $x; }
-            location /rewrite { rewrite_by_lua_block { error('in rewrite') } return 204; }
+            location /rewrite { rewrite_by_lua_block { error('in rewrite') } }
             location /access { access_by_lua_block { error('in access') } content_by_lua_block { ngx.say('x') } }
             location /content { content_by_lua_block { local t = nil
                                                        ngx.say(t.field) } }

@@ -23,7 +23,7 @@ settings! {
         /// `client_body_buffer_size`, bytes.
         client_body_buffer_size: u64 = 16 * 1024,
         /// `client_body_in_file_only`.
-        client_body_in_file_only: bool = false,
+        client_body_in_file_only: InFileOnly = InFileOnly::Off,
         /// `client_body_temp_path`.
         client_body_temp_path: PathBuf = PathBuf::from("client_body_temp"),
         /// `client_body_timeout`, ms.
@@ -65,6 +65,17 @@ settings! {
         /// `root` or `alias`.
         root: Root = Root::html(),
     }
+}
+
+/// `client_body_in_file_only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFileOnly {
+    /// Small bodies stay in memory.
+    Off,
+    /// Every body goes to a file, which is removed with the request.
+    Clean,
+    /// Every body goes to a file, which stays.
+    Keep,
 }
 
 /// `if_modified_since`.
@@ -142,7 +153,7 @@ pub struct CoreLocation {
     /// See [`CoreLocationConf`].
     pub client_body_buffer_bytes: usize,
     /// See [`CoreLocationConf`].
-    pub client_body_in_file_only: bool,
+    pub client_body_in_file_only: InFileOnly,
     /// See [`CoreLocationConf`].
     pub client_body_temp_path: PathBuf,
     /// See [`CoreLocationConf`].
@@ -265,6 +276,7 @@ impl CoreLocation {
         let mut out = self.root_path(r);
         match self.root.alias {
             None => out.extend_from_slice(uri),
+            Some(Alias::Whole) if r.aliases_uri.get() => out.extend_from_slice(uri),
             Some(Alias::Whole) => {}
             Some(Alias::Prefix(n)) => out.extend_from_slice(uri.get(n..).unwrap_or_default()),
         }

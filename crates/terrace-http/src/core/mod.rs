@@ -15,7 +15,7 @@ use crate::conf::table::{HS, HSL, HSLI, block, simple};
 use crate::module::Module;
 use crate::{Builder, Value};
 use Arity::{Between, Exactly, Flag};
-use location_conf::{Alias, CoreLocationConf, IfModifiedSince, OwnConf, Root};
+use location_conf::{Alias, CoreLocationConf, IfModifiedSince, InFileOnly, OwnConf, Root};
 use server_conf::CoreServerConf;
 
 /// The module.
@@ -152,7 +152,8 @@ fn set_root_or_alias(b: &mut Builder, node: &Node, root: Root) -> Result<(), Con
 }
 
 fn set_in_file_only(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let on = node.one_of(0, &[("on", true), ("clean", true), ("off", false)])?;
+    let on =
+        node.one_of(0, &[("on", InFileOnly::Keep), ("clean", InFileOnly::Clean), ("off", InFileOnly::Off)])?;
     node.set_once(&mut b.conf::<CoreLocationConf>().client_body_in_file_only, on)
 }
 

@@ -97,7 +97,7 @@ pub(super) fn set_server_name(b: &mut Builder, node: &Node) -> Result<(), ConfEr
         };
         let conf = b.conf::<ServerNameConf>();
         if conf.names.is_empty() {
-            conf.first = text.strip_prefix("*.").or(text.strip_prefix('.')).unwrap_or(text).to_string();
+            conf.first = text.strip_prefix('.').unwrap_or(text).to_string();
         }
         conf.names.push(name);
     }

@@ -79,7 +79,8 @@ unsafe fn write(state: *mut lua_State, newline: c_int, name: *const c_char) -> c
 
 fn print_joined(newline: c_int) -> c_int {
     // Taken out: writing may run filters, which may print in turn.
-    let mut joined = JOINED.with(|j| j.try_borrow_mut().map(|mut j| std::mem::take(&mut *j)).unwrap_or_default());
+    let mut joined =
+        JOINED.with(|j| j.try_borrow_mut().map(|mut j| std::mem::take(&mut *j)).unwrap_or_default());
     let code = print(joined.as_ptr(), joined.len(), newline);
     if joined.capacity() <= BUFFER_KEPT_BYTES_MAX {
         joined.clear();
