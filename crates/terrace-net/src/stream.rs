@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::Address;
@@ -39,8 +40,17 @@ impl Stream {
     }
 
     /// Reads what is there; 0 at end of stream, `WouldBlock` when nothing is there.
+    ///
+    /// A short read has emptied the socket (the poller is edge triggered), so the next wait sleeps at once instead of
+    /// asking the kernel again.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        each!(self, s => s.try_read(buf))
+        let n = each!(self, s => s.try_read(buf))?;
+        if n > 0 && n < buf.len() {
+            let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            // The error is what clears the readiness; more data sets it again.
+            let _ = each!(self, s => s.try_io(Interest::READABLE, nothing));
+        }
+        Ok(n)
     }
 
     /// Writes what fits; `WouldBlock` when nothing does.
