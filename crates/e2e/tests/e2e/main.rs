@@ -3,6 +3,7 @@
 
 mod cases;
 mod lua_errors;
+mod lua_scripts;
 mod malformed;
 mod reload;
 mod shop;

@@ -1,5 +1,7 @@
--- terrace.cache. Needs `tiered_cache plain { }`, and
--- `tiered_cache brief { ttl 20ms; jitter 0%; stale_while_revalidate 20ms; stale_if_error 10s; error_retry 0; }`.
+-- terrace.cache. Needs `tiered_cache plain { }`,
+-- `tiered_cache brief { ttl 10ms; jitter 0%; stale_while_revalidate 1h; }`, and
+-- `tiered_cache failing { ttl 10ms; jitter 0%; stale_if_error 1h; error_retry 0; }`. Sleeps let items expire; being
+-- late changes nothing.
 --
 -- Expected output:
 --   unknown: nil unknown tiered cache "nowhere"
@@ -18,8 +20,8 @@
 --   delete: true false nil
 --   purge: true nil -1
 --   stale: old nil 4
---   renewed: new 1
---   if error: new nil 4
+--   renewed: new
+--   if error: old nil 4
 --   after that: nil nil 3
 --   no source: nil the cache has no source
 --   bad key: true true
@@ -122,15 +124,28 @@ say("purge", purged, (cache:peek("raw")), (select(3, cache:peek("raw"))))
 local brief = cache_class.get_cache("brief")
 brief:purge()
 brief:set("k", nil, "old")
-ngx.sleep(0.03)
+ngx.sleep(0.02)
+local renewing = require("ngx.semaphore").new()
 say("stale", brief:get("k", nil, function()
+    renewing:post()
     return "new"
 end))
-ngx.sleep(0.005)
-local renewed, _, renewed_level = brief:get("k", nil, error)
-say("renewed", renewed, renewed_level)
-ngx.sleep(0.06)
-say("if error", brief:get("k", nil, function()
+renewing:wait(10)
+-- The loader has returned; what it gave is stored before another load of the key can begin.
+local renewed
+repeat
+    ngx.sleep(0.001)
+    renewed = brief:get("k", nil, function()
+        return "new"
+    end)
+until renewed == "new"
+say("renewed", renewed)
+
+local failing = cache_class.get_cache("failing")
+failing:purge()
+failing:set("k", nil, "old")
+ngx.sleep(0.02)
+say("if error", failing:get("k", nil, function()
     return nil, "down"
 end))
 say("after that", brief:get("fresh", { ttl = 0 }, nothing))

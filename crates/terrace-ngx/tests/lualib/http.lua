@@ -60,7 +60,7 @@ function serve.large()
 end
 
 function serve.slow()
-    ngx.sleep(0.3)
+    ngx.sleep(60)
     ngx.print("late")
 end
 

@@ -17,7 +17,6 @@
 --   own ctx nil
 --   own method GET
 --   multi 200 one 200 two 200 three
---   together true
 --   other threads 1,2
 --   deep 5
 --   internal true true
@@ -73,8 +72,18 @@ function parts.ctx()
 end
 
 function parts.late()
-    ngx.sleep(0.03)
+    ngx.sleep(0.005)
     ngx.print(args.name)
+end
+
+-- Answers when as many others of its kind have come: none of them would if they ran one after the other.
+local meeting = package.loaded["location.meeting"]
+function parts.meet()
+    meeting.come = meeting.come + 1
+    if meeting.come == 3 then
+        meeting.all:post(3)
+    end
+    ngx.print(args.name, meeting.all:wait(60) and "" or " alone")
 end
 
 function parts.deep()
@@ -132,14 +141,13 @@ ngx.say("ctx from ", res.body, " and ", ctx.back)
 ngx.say("own ctx ", ask("ctx").body)
 ngx.say("own method ", ngx.req.get_method())
 
-local began = ngx.now()
+package.loaded["location.meeting"] = { come = 0, all = require("ngx.semaphore").new() }
 local one, two, three = ngx.location.capture_multi({
-    { here, { args = { part = "late", name = "one", script = args.script } } },
-    { here, { args = { part = "late", name = "two", script = args.script } } },
-    { here, { args = { part = "late", name = "three", script = args.script } } },
+    { here, { args = { part = "meet", name = "one", script = args.script } } },
+    { here, { args = { part = "meet", name = "two", script = args.script } } },
+    { here, { args = { part = "meet", name = "three", script = args.script } } },
 })
 ngx.say("multi ", one.status, " ", one.body, " ", two.status, " ", two.body, " ", three.status, " ", three.body)
-ngx.say("together ", ngx.now() - began < 0.08)
 
 local order = {}
 local sched = require "terrace.sched"

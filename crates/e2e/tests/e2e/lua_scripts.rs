@@ -1,0 +1,143 @@
+//! Runs the scripts of `terrace-ngx/tests` as content on the real binary: those of `lualib/` say in their first comment
+//! what they print, those of `cjson/` hold assertions.
+
+use std::path::{Path, PathBuf};
+
+use e2e::http::Response;
+use e2e::server::Server;
+
+/// How a script is asked for, and what it needs in the configuration.
+#[derive(Default)]
+struct Needs {
+    http: &'static str,
+    server: &'static str,
+    /// The request, but for `Host`; a GET of the script's location unless something is said.
+    request: &'static str,
+    body: &'static str,
+}
+
+fn needs(script: &str) -> Needs {
+    let none = Needs::default();
+    match script {
+        "body" => {
+            Needs { request: "POST /script HTTP/1.1\r\nContent-Length: 11\r\n", body: "a=1&b=x+y&c", ..none }
+        }
+        "cache" => Needs {
+            http: "tiered_cache plain { }
+                   tiered_cache brief { ttl 10ms; jitter 0%; stale_while_revalidate 1h; }
+                   tiered_cache failing { ttl 10ms; jitter 0%; stale_if_error 1h; error_retry 0; }",
+            ..none
+        },
+        "location" => Needs { server: "location = /other { set $saved ''; return 204; }", ..none },
+        "lock" => Needs { http: "lua_shared_dict locks 100k;", ..none },
+        "req" => Needs {
+            server: "location /req { set $saved ''; content_by_lua_file req.lua; }",
+            request: "GET /req?a=1&a=2&b&c=&d=x+y%21&e=5 HTTP/1.1\r\nX-One: 1\r\nX-Two: a\r\nX-Two: b\r\n",
+            ..none
+        },
+        "shared" => Needs { http: "lua_shared_dict dogs 1m; lua_shared_dict small 12k;", ..none },
+        _ => none,
+    }
+}
+
+fn scripts(folder: &str) -> Vec<PathBuf> {
+    let folder = e2e::root().join("crates/terrace-ngx/tests").join(folder);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<_> = files.flatten().map(|f| f.path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "lua"));
+    files.sort();
+    assert!(!files.is_empty(), "{} has no script", folder.display());
+    files
+}
+
+fn name(script: &Path) -> String {
+    script.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The lines after `-- Expected output` in the first comment.
+fn expected(text: &str) -> Vec<&str> {
+    let comment = text.lines().take_while(|l| l.starts_with("--"));
+    comment
+        .skip_while(|l| !l.starts_with("-- Expected output"))
+        .filter_map(|l| l.strip_prefix("--   "))
+        .collect()
+}
+
+fn run(name: &str, text: &str, needs: &Needs) -> (Server, Response) {
+    let conf = format!(
+        "error_log logs/error.log info;\nevents {{}}\nhttp {{\n{}\nserver {{\nlisten 127.0.0.1:PORT;\n{}\n\
+         location / {{ content_by_lua_file {name}.lua; }}\n}}\n}}\n",
+        needs.http, needs.server
+    );
+    let server = Server::start(&conf, &[(format!("{name}.lua").as_str(), text)]);
+    let line = if needs.request.is_empty() { "GET /script HTTP/1.1\r\n" } else { needs.request };
+    let mut client = server.connect();
+    client.send(format!("{line}Host: localhost\r\n\r\n{}", needs.body).as_bytes()).expect("sent");
+    let response = client.read_response(false).unwrap_or_else(|e| panic!("{e}\n{}", server.error_log()));
+    (server, response)
+}
+
+/// The lines that differ, each as wanted and as it came.
+fn differences(wanted: &[&str], got: &[&str]) -> Vec<String> {
+    let count = wanted.len().max(got.len());
+    let pairs = (0..count).map(|i| (wanted.get(i), got.get(i))).filter(|(w, g)| w != g);
+    pairs
+        .map(|(w, g)| format!("  - {}\n  + {}", w.unwrap_or(&"(nothing)"), g.unwrap_or(&"(nothing)")))
+        .collect()
+}
+
+#[test]
+fn scripts_print_what_they_promise() {
+    let mut failures = Vec::new();
+    for script in scripts("lualib") {
+        let name = name(&script);
+        if name == "balancer" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&script).expect("a script is text");
+        let wanted = expected(&text);
+        assert!(!wanted.is_empty(), "{name} does not say what it prints");
+        let (server, response) = run(&name, &text, &needs(&name));
+        let body = response.text();
+        let differences = differences(&wanted, &body.lines().collect::<Vec<_>>());
+        if response.status != 200 || !differences.is_empty() {
+            let log = server.error_log();
+            failures.push(format!("{name}: {}\n{}\n{log}", response.line, differences.join("\n")));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn assertions_about_cjson_hold() {
+    for script in scripts("cjson") {
+        let text = std::fs::read_to_string(&script).expect("a script is text");
+        let name = name(&script);
+        let (server, response) = run(&name, &text, &Needs::default());
+        assert_eq!(response.status, 200, "{name}: {}", server.error_log());
+    }
+}
+
+#[test]
+fn a_balancer_in_lua_tries_again() {
+    let script = e2e::root().join("crates/terrace-ngx/tests/lualib/balancer.lua");
+    let text = std::fs::read_to_string(script).expect("the script is there");
+    let server = Server::start(
+        "error_log logs/error.log info;
+         events {}
+         http {
+             upstream chosen { server 0.0.0.1; balancer_by_lua_file script.lua; }
+             server {
+                 listen 127.0.0.1:PORT;
+                 location / { set $live PORT1; proxy_pass http://chosen; proxy_next_upstream error timeout; }
+             }
+             server { listen 127.0.0.1:PORT1; location / { return 200 answered; } }
+         }",
+        &[("script.lua", text.as_str())],
+    );
+    let response = server.get("/");
+    assert_eq!((response.status, response.text().as_str()), (200, "answered"), "{}", server.error_log());
+    for line in expected(&text) {
+        server.wait_for_log(line);
+    }
+}
