@@ -175,7 +175,8 @@ impl Lifecycle<Bytes, Arc<Entry>> for CountEvictions {
 
     fn begin_request(&self) -> Self::RequestState {}
 
-    fn on_evict(&self, (): &mut Self::RequestState, _key: Bytes, _entry: Arc<Entry>) {
+    /// Unlike `on_evict`, not called for an entry that makes way for a newer one of its key.
+    fn before_evict(&self, (): &mut Self::RequestState, _key: &Bytes, _entry: &mut Arc<Entry>) {
         self.0.bump(Counter::Evictions);
     }
 }

@@ -390,6 +390,10 @@ async fn a_value_too_large_to_keep_is_served_and_replaces_what_was_there() {
 #[tokio::test]
 async fn the_bound_holds_for_any_number_of_keys_and_can_shrink() {
     let rig = Rig::new(Policy { size_bytes_max: 64 * 1024, ..steady() });
+    for value in ["old", "new"] {
+        rig.cache.set(b"a", Some(value.into()), None, rig.now());
+    }
+    assert_eq!(rig.cache.stats().evictions, 0, "a newer value is no eviction");
     for key in 0..5_000u32 {
         rig.cache.set(&key.to_le_bytes(), Some(vec![0; (key % 700) as usize].into()), None, rig.now());
         assert!(rig.cache.stats().size_bytes <= 64 * 1024);
