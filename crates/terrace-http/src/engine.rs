@@ -155,15 +155,7 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
         Found::Nothing => r.set_location(r.server().root),
         Found::AutoRedirect(l) => {
             r.set_location(l);
-            let mut to = r.uri().to_vec();
-            to.push(b'/');
-            let args = r.args();
-            if !args.is_empty() {
-                to.push(b'?');
-                to.extend_from_slice(&args);
-            }
-            drop(args);
-            special::set_location_header(r, &to);
+            special::set_location_with_slash(r);
             return Some(Outcome::Status(301));
         }
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use terrace_http1::uri::escape_path;
 
 use crate::core::error_page::Target;
 use crate::request::Entry;
@@ -145,4 +146,17 @@ pub fn set_location_header(r: &Request, to: &[u8]) {
     }
     out.extend_from_slice(to);
     r.headers_out.set(&b"Location"[..], out);
+}
+
+/// Sets `Location` for a redirect to the request's own path with a slash behind it.
+pub fn set_location_with_slash(r: &Request) {
+    let (uri, args) = (r.uri(), r.args());
+    let mut to = Vec::with_capacity(uri.len() + args.len() + 2);
+    escape_path(&uri, &mut to);
+    to.push(b'/');
+    if !args.is_empty() {
+        to.push(b'?');
+        to.extend_from_slice(&args);
+    }
+    set_location_header(r, &to);
 }

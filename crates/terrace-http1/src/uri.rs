@@ -5,9 +5,13 @@
 //! target that climbs above the root, has a broken escape, a control character or an escaped NUL is refused. The
 //! result starts with `/` and never names a segment `.` or `..`.
 
+mod escape;
+
 use thiserror::Error;
 
 use crate::Span;
+
+pub use escape::{escape_args, escape_path};
 
 /// A target taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::rc::Rc;
@@ -60,7 +60,7 @@ impl Handler for Serve {
             Err(status) => return Outcome::Status(status).into(),
         };
         if meta.is_dir() {
-            redirect_to_directory(r);
+            special::set_location_with_slash(r);
             return Outcome::Status(301).into();
         }
         if !meta.is_file() {
@@ -116,31 +116,6 @@ fn classify(error: &io::Error) -> (u16, Level) {
         None | Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => (404, Level::Error),
         Some(Errno::EACCES) => (403, Level::Error),
         Some(_) => (status::INTERNAL, Level::Crit),
-    }
-}
-
-fn redirect_to_directory(r: &Request) {
-    let mut to = Vec::with_capacity(128);
-    escape_uri(&r.uri(), &mut to);
-    to.push(b'/');
-    let args = r.args();
-    if !args.is_empty() {
-        to.push(b'?');
-        to.extend_from_slice(&args);
-    }
-    drop(args);
-    special::set_location_header(r, &to);
-}
-
-/// Percent-encodes what cannot stand in a URI's path (nginx's `NGX_ESCAPE_URI`).
-fn escape_uri(path: &[u8], out: &mut Vec<u8>) {
-    for &b in path {
-        if matches!(b, 0..=b' ' | b'#' | b'%' | b'?' | 0x7f..) {
-            // Writing to a Vec does not fail.
-            let _ = write!(out, "%{b:02X}");
-        } else {
-            out.push(b);
-        }
     }
 }
 

@@ -87,6 +87,9 @@ async fn what_is_no_file() {
     assert_eq!(ask(&worker, "POST /none", &[]).await.status, 404);
     let to = get(&worker, "/dir?q=1").await;
     assert_eq!((to.status, to.field("Location").as_str()), (301, "http://site.test/dir/?q=1"));
+    std::fs::create_dir(rig.path("html/a \"b")).unwrap();
+    let to = get(&worker, "/a%20%22b").await;
+    assert_eq!((to.status, to.field("Location").as_str()), (301, "http://site.test/a%20%22b/"));
     let to = get(&worker, "/alias/dir").await;
     assert_eq!((to.status, to.field("Location").as_str()), (301, "http://site.test/alias/dir/"));
     let log = rig.errors();

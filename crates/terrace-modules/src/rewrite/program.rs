@@ -7,10 +7,11 @@ use terrace_base::log::Level;
 use terrace_http::location_tree::LocationIndex;
 use terrace_http::vars::VarIndex;
 use terrace_http::{Handler, LocalFuture, Outcome, Request, Step, Value, special};
+use terrace_http1::uri::escape_args;
 use terrace_regex::Regex;
 
 use super::condition::Condition;
-use super::replace::{Next, Rewrite, escape_capture, is_escaped};
+use super::replace::{Next, Rewrite, is_escaped};
 
 /// One instruction.
 pub(super) enum Instruction {
@@ -52,7 +53,7 @@ impl Run {
     /// Appends a value's text.
     pub(super) fn eval(&self, r: &Request, value: &Value, out: &mut Vec<u8>) {
         if self.escapes && value.uses_captures() && is_escaped(r) {
-            value.eval_captures_mapped(r, out, escape_capture);
+            value.eval_captures_mapped(r, out, escape_args);
         } else {
             value.eval(r, out);
         }

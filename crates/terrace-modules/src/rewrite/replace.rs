@@ -5,6 +5,7 @@ use std::sync::Arc;
 use terrace_base::log::Level;
 use terrace_http::vars::VarIndex;
 use terrace_http::{Outcome, Request, Value, special};
+use terrace_http1::uri::escape_args;
 use terrace_regex::Regex;
 
 use super::program::{Run, log_match};
@@ -76,7 +77,7 @@ impl Rewrite {
     fn redirect(&self, r: &Request, run: &Run) {
         let mut text = Vec::with_capacity(128);
         if is_escaped(r) {
-            self.path.eval_captures_mapped(r, &mut text, escape_capture);
+            self.path.eval_captures_mapped(r, &mut text, escape_args);
         } else {
             self.path.eval(r, &mut text);
         }
@@ -100,7 +101,7 @@ impl Rewrite {
             Some(new) => {
                 let mut args = Vec::with_capacity(64);
                 if is_escaped(r) {
-                    new.eval_captures_mapped(r, &mut args, escape_capture);
+                    new.eval_captures_mapped(r, &mut args, escape_args);
                 } else {
                     new.eval(r, &mut args);
                 }
@@ -133,35 +134,6 @@ pub(super) fn is_escaped(r: &Request) -> bool {
     r.target_as_sent(&mut target);
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     memchr::memchr2(b'%', b'+', path).is_some()
-}
-
-/// Appends a capture with what may not stand in arguments as `%XX` (the set of nginx's `NGX_ESCAPE_ARGS`).
-pub(super) fn escape_capture(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &b in text {
-        match b {
-            0..=b' '
-            | b'"'
-            | b'#'
-            | b'%'
-            | b'&'
-            | b'+'
-            | b';'
-            | b'<'
-            | b'>'
-            | b'?'
-            | b'\\'
-            | b'^'
-            | b'`'
-            | b'{'
-            | b'|'
-            | b'}'
-            | 0x7f.. => {
-                out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
-            }
-            _ => out.push(b),
-        }
-    }
 }
 
 /// Decodes the escapes of printable characters before the first `?` of a redirect, as nginx does; an escape that is
@@ -198,14 +170,7 @@ fn unescape_redirect(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{escape_capture, unescape_redirect};
-
-    #[test]
-    fn captures_are_escaped_for_arguments() {
-        let mut out = Vec::new();
-        escape_capture(b"a b&c=d/\xc3\xa9'~", &mut out);
-        assert_eq!(String::from_utf8_lossy(&out), "a%20b%26c=d/%C3%A9'~");
-    }
+    use super::unescape_redirect;
 
     #[test]
     fn redirects_are_unescaped_up_to_the_query() {

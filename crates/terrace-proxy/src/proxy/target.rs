@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use terrace_base::log::Level;
 use terrace_conf::{ConfError, Node, Position};
 use terrace_http::{Builder, Request, Value, intern};
+use terrace_http1::uri::escape_path;
 
 use super::ProxyLists;
 use crate::local::Local;
@@ -170,7 +171,7 @@ fn write_uri(uri: &[u8], is_dynamic: bool, location: &[u8], r: &Request, out: &m
         out.extend_from_slice(uri);
     }
     let skipped = if replaces { location.len().min(path.len()) } else { 0 };
-    escape(&path[skipped..], out);
+    escape_path(&path[skipped..], out);
     let args = r.args();
     if !args.is_empty() {
         out.push(b'?');
@@ -195,43 +196,9 @@ fn keep_path(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// Escapes what may not stand in a path (nginx's `NGX_ESCAPE_URI`).
-pub(super) fn escape(path: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.reserve(path.len());
-    for b in path {
-        match b {
-            0..=b' '
-            | b'"'
-            | b'#'
-            | b'%'
-            | b'<'
-            | b'>'
-            | b'?'
-            | b'\\'
-            | b'^'
-            | b'`'
-            | b'{'
-            | b'|'
-            | b'}'
-            | 0x7f.. => {
-                out.extend_from_slice(&[b'%', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
-            }
-            _ => out.push(*b),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_escaped() {
-        let mut out = Vec::new();
-        escape("/a b?c%/ä~{x}".as_bytes(), &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "/a%20b%3Fc%25/%C3%A4~%7Bx%7D");
-    }
 
     #[test]
     fn absolute_targets_lose_their_authority() {
