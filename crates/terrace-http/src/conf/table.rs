@@ -38,6 +38,33 @@ pub const fn block(
     Directive { name, contexts, arity, shape: Shape::Block, default: None, doc, set }
 }
 
+/// A reader for [`setting!`]: `on` or `off`.
+pub fn flag(node: &Node) -> Result<bool, ConfError> {
+    node.flag(0)
+}
+
+/// A reader for [`setting!`]: a size in bytes.
+pub fn size(node: &Node) -> Result<u64, ConfError> {
+    node.size(0)
+}
+
+/// A reader for [`setting!`]: a time in milliseconds.
+pub fn time_ms(node: &Node) -> Result<u64, ConfError> {
+    node.time_ms(0)
+}
+
+/// How a directive is carried out that sets one field of the block's settings, once: type, field, and a function that
+/// reads the value.
+#[macro_export]
+macro_rules! setting {
+    ($settings:ty, $field:ident, $read:expr) => {
+        |builder, node| {
+            let value = $read(node)?;
+            node.set_once(&mut builder.conf::<$settings>().$field, value)
+        }
+    };
+}
+
 /// Settings that are plain values with defaults: makes a struct of `Option`s that merges from the outside in, and an
 /// accessor a field that falls back to the default.
 #[macro_export]

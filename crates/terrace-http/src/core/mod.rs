@@ -11,9 +11,9 @@ pub mod types;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
 
 use crate::conf::DraftKind;
-use crate::conf::table::{HS, HSL, HSLI, block, simple};
+use crate::conf::table::{HS, HSL, HSLI, block, flag, simple, size, time_ms};
 use crate::module::Module;
-use crate::{Builder, Value};
+use crate::{Builder, Value, setting};
 use Arity::{Between, Exactly, Flag};
 use location_conf::{Alias, CoreLocationConf, IfModifiedSince, InFileOnly, OwnConf, Root};
 use server_conf::CoreServerConf;
@@ -25,34 +25,6 @@ impl Module for Core {
     fn directives(&self) -> &'static [Directive<Builder>] {
         DIRECTIVES
     }
-}
-
-macro_rules! location_setting {
-    ($field:ident, $read:expr) => {
-        |b, n| {
-            let value = $read(n)?;
-            n.set_once(&mut b.conf::<CoreLocationConf>().$field, value)
-        }
-    };
-}
-
-macro_rules! server_setting {
-    ($field:ident, $read:expr) => {
-        |b, n| {
-            let value = $read(n)?;
-            n.set_once(&mut b.conf::<CoreServerConf>().$field, value)
-        }
-    };
-}
-
-fn flag(n: &Node) -> Result<bool, ConfError> {
-    n.flag(0)
-}
-fn size(n: &Node) -> Result<u64, ConfError> {
-    n.size(0)
-}
-fn time_ms(n: &Node) -> Result<u64, ConfError> {
-    n.time_ms(0)
 }
 
 const LOG_CONTEXTS: Contexts = HSL.union(Contexts::MAIN);
@@ -71,34 +43,34 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("root", ROOT_CONTEXTS, Exactly(1), "html", "The directory below which files are found.", set_root),
     simple("alias", Contexts::LOCATION, Exactly(1), "", "The path that replaces the location's.", set_alias),
     simple("internal", Contexts::LOCATION, Exactly(0), "", "The location answers only requests made within the server.", |b, _| { b.conf::<OwnConf>().internal = true; Ok(()) }),
-    simple("default_type", HSL, Exactly(1), "text/plain", "The media type of what no other rule gives one.", location_setting!(default_type, |n: &Node| n.bytes(0).cloned())),
-    simple("client_max_body_size", HSL, Exactly(1), "1m", "The largest request body; 0 is no limit.", location_setting!(client_max_body_size, size)),
-    simple("client_body_buffer_size", HSL, Exactly(1), "16k", "A larger request body goes to a temporary file.", location_setting!(client_body_buffer_size, size)),
+    simple("default_type", HSL, Exactly(1), "text/plain", "The media type of what no other rule gives one.", setting!(CoreLocationConf, default_type, |n: &Node| n.bytes(0).cloned())),
+    simple("client_max_body_size", HSL, Exactly(1), "1m", "The largest request body; 0 is no limit.", setting!(CoreLocationConf, client_max_body_size, size)),
+    simple("client_body_buffer_size", HSL, Exactly(1), "16k", "A larger request body goes to a temporary file.", setting!(CoreLocationConf, client_body_buffer_size, size)),
     simple("client_body_in_file_only", HSL, Exactly(1), "off", "Whether every request body goes to a file.", set_in_file_only),
     simple("client_body_temp_path", HSL, Between(1, 4), "client_body_temp", "The directory of temporary files of request bodies.", set_temp_path),
-    simple("client_body_timeout", HSL, Exactly(1), "60s", "How long a read of the request body may take.", location_setting!(client_body_timeout, time_ms)),
-    simple("client_header_timeout", HS, Exactly(1), "60s", "How long a request's head may take.", server_setting!(client_header_timeout, time_ms)),
-    simple("client_header_buffer_size", HS, Exactly(1), "1k", "The size of the first buffer of a request's head.", server_setting!(client_header_buffer_size, size)),
+    simple("client_body_timeout", HSL, Exactly(1), "60s", "How long a read of the request body may take.", setting!(CoreLocationConf, client_body_timeout, time_ms)),
+    simple("client_header_timeout", HS, Exactly(1), "60s", "How long a request's head may take.", setting!(CoreServerConf, client_header_timeout, time_ms)),
+    simple("client_header_buffer_size", HS, Exactly(1), "1k", "The size of the first buffer of a request's head.", setting!(CoreServerConf, client_header_buffer_size, size)),
     simple("large_client_header_buffers", HS, Exactly(2), "4 8k", "Number and size of further buffers of a request's head.", set_large_buffers),
-    simple("send_timeout", HSL, Exactly(1), "60s", "How long a write to the client may take.", location_setting!(send_timeout, time_ms)),
+    simple("send_timeout", HSL, Exactly(1), "60s", "How long a write to the client may take.", setting!(CoreLocationConf, send_timeout, time_ms)),
     simple("keepalive_timeout", HSL, Between(1, 2), "75s", "How long an idle connection stays open.", set_keepalive_timeout),
-    simple("keepalive_requests", HSL, Exactly(1), "1000", "How many requests a connection may carry.", location_setting!(keepalive_requests, |n: &Node| n.number(0))),
-    simple("lingering_time", HSL, Exactly(1), "30s", "How long the server reads on after its last response.", location_setting!(lingering_time, time_ms)),
-    simple("lingering_timeout", HSL, Exactly(1), "5s", "How long one read may take then.", location_setting!(lingering_timeout, time_ms)),
-    simple("satisfy", HSL, Exactly(1), "all", "Whether all access modules must let the client in, or any.", location_setting!(satisfy_any, |n: &Node| n.one_of(0, &[("all", false), ("any", true)]))),
-    simple("recursive_error_pages", HSL, Flag, "off", "Whether an error page may lead to another.", location_setting!(recursive_error_pages, flag)),
-    simple("server_tokens", HSL, Exactly(1), "on", "Whether the version is shown.", location_setting!(server_tokens, |n: &Node| n.one_of(0, &[("on", true), ("off", false), ("build", true)]))),
-    simple("absolute_redirect", HSL, Flag, "on", "Whether redirects name scheme and host.", location_setting!(absolute_redirect, flag)),
-    simple("server_name_in_redirect", HSL, Flag, "off", "Whether redirects use the server's first name.", location_setting!(server_name_in_redirect, flag)),
-    simple("port_in_redirect", HSL, Flag, "on", "Whether redirects name the port.", location_setting!(port_in_redirect, flag)),
-    simple("log_not_found", HSL, Flag, "on", "Whether missing files are logged as errors.", location_setting!(log_not_found, flag)),
-    simple("log_subrequest", HSL, Flag, "off", "Whether subrequests are logged.", location_setting!(log_subrequest, flag)),
-    simple("etag", HSL, Flag, "on", "Whether files get an ETag.", location_setting!(etag, flag)),
-    simple("if_modified_since", HSL, Exactly(1), "exact", "How If-Modified-Since is compared.", location_setting!(if_modified_since, |n: &Node| n.one_of(0, &[("off", IfModifiedSince::Off), ("exact", IfModifiedSince::Exact), ("before", IfModifiedSince::Before)]))),
-    simple("max_ranges", HSL, Exactly(1), "", "How many ranges a request may ask for; 0 turns ranges off.", location_setting!(max_ranges, |n: &Node| n.number(0))),
-    simple("merge_slashes", HS, Flag, "on", "Whether several slashes count as one.", server_setting!(merge_slashes, flag)),
-    simple("underscores_in_headers", HS, Flag, "off", "Whether header names may have underscores.", server_setting!(underscores_in_headers, flag)),
-    simple("ignore_invalid_headers", HS, Flag, "on", "Whether header fields with odd names are dropped.", server_setting!(ignore_invalid_headers, flag)),
+    simple("keepalive_requests", HSL, Exactly(1), "1000", "How many requests a connection may carry.", setting!(CoreLocationConf, keepalive_requests, |n: &Node| n.number(0))),
+    simple("lingering_time", HSL, Exactly(1), "30s", "How long the server reads on after its last response.", setting!(CoreLocationConf, lingering_time, time_ms)),
+    simple("lingering_timeout", HSL, Exactly(1), "5s", "How long one read may take then.", setting!(CoreLocationConf, lingering_timeout, time_ms)),
+    simple("satisfy", HSL, Exactly(1), "all", "Whether all access modules must let the client in, or any.", setting!(CoreLocationConf, satisfy_any, |n: &Node| n.one_of(0, &[("all", false), ("any", true)]))),
+    simple("recursive_error_pages", HSL, Flag, "off", "Whether an error page may lead to another.", setting!(CoreLocationConf, recursive_error_pages, flag)),
+    simple("server_tokens", HSL, Exactly(1), "on", "Whether the version is shown.", setting!(CoreLocationConf, server_tokens, |n: &Node| n.one_of(0, &[("on", true), ("off", false), ("build", true)]))),
+    simple("absolute_redirect", HSL, Flag, "on", "Whether redirects name scheme and host.", setting!(CoreLocationConf, absolute_redirect, flag)),
+    simple("server_name_in_redirect", HSL, Flag, "off", "Whether redirects use the server's first name.", setting!(CoreLocationConf, server_name_in_redirect, flag)),
+    simple("port_in_redirect", HSL, Flag, "on", "Whether redirects name the port.", setting!(CoreLocationConf, port_in_redirect, flag)),
+    simple("log_not_found", HSL, Flag, "on", "Whether missing files are logged as errors.", setting!(CoreLocationConf, log_not_found, flag)),
+    simple("log_subrequest", HSL, Flag, "off", "Whether subrequests are logged.", setting!(CoreLocationConf, log_subrequest, flag)),
+    simple("etag", HSL, Flag, "on", "Whether files get an ETag.", setting!(CoreLocationConf, etag, flag)),
+    simple("if_modified_since", HSL, Exactly(1), "exact", "How If-Modified-Since is compared.", setting!(CoreLocationConf, if_modified_since, |n: &Node| n.one_of(0, &[("off", IfModifiedSince::Off), ("exact", IfModifiedSince::Exact), ("before", IfModifiedSince::Before)]))),
+    simple("max_ranges", HSL, Exactly(1), "", "How many ranges a request may ask for; 0 turns ranges off.", setting!(CoreLocationConf, max_ranges, |n: &Node| n.number(0))),
+    simple("merge_slashes", HS, Flag, "on", "Whether several slashes count as one.", setting!(CoreServerConf, merge_slashes, flag)),
+    simple("underscores_in_headers", HS, Flag, "off", "Whether header names may have underscores.", setting!(CoreServerConf, underscores_in_headers, flag)),
+    simple("ignore_invalid_headers", HS, Flag, "on", "Whether header fields with odd names are dropped.", setting!(CoreServerConf, ignore_invalid_headers, flag)),
 ];
 
 fn set_http(b: &mut Builder, node: &Node) -> Result<(), ConfError> {

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
-use terrace_http::conf::table::{HSL, simple};
-use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, settings};
+use terrace_http::conf::table::{HSL, flag, simple, size, time_ms};
+use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
 use terrace_http1::Version;
 
 use next::NextUpstream;
@@ -133,25 +133,6 @@ impl Module for Proxy {
     }
 }
 
-macro_rules! set {
-    ($field:ident, $read:expr) => {
-        |b, n| {
-            let value = $read(n)?;
-            n.set_once(&mut b.conf::<ProxyConf>().$field, value)
-        }
-    };
-}
-
-fn flag(n: &Node) -> Result<bool, ConfError> {
-    n.flag(0)
-}
-fn size(n: &Node) -> Result<u64, ConfError> {
-    n.size(0)
-}
-fn time_ms(n: &Node) -> Result<u64, ConfError> {
-    n.time_ms(0)
-}
-
 const PASS_CONTEXTS: Contexts = Contexts::LOCATION.union(Contexts::LOCATION_IF).union(Contexts::LIMIT_EXCEPT);
 const ONE: Arity = Arity::Exactly(1);
 
@@ -168,23 +149,23 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("proxy_cookie_flags", HSL, Arity::AtLeast(1), "off", "Adds flags to cookies or removes them.", rewrite::set_cookie_flags),
     simple("proxy_method", HSL, ONE, "", "The method of the request to the server.", |b, n| { let v = Some(Value::compile(b, n.arg(0)?)?); n.set_once(&mut b.conf::<ProxyConf>().method, v) }),
     simple("proxy_set_body", HSL, ONE, "", "The body of the request to the server.", |b, n| { let v = Some(Value::compile(b, n.arg(0)?)?); n.set_once(&mut b.conf::<ProxyConf>().set_body, v) }),
-    simple("proxy_pass_request_headers", HSL, Arity::Flag, "on", "Whether the client's header fields are passed.", set!(pass_request_headers, flag)),
-    simple("proxy_pass_request_body", HSL, Arity::Flag, "on", "Whether the client's body is passed.", set!(pass_request_body, flag)),
-    simple("proxy_http_version", HSL, ONE, "1.0", "The HTTP version spoken to the server.", set!(http_version, |n: &Node| n.one_of(0, &[("1.0", Version::Http10), ("1.1", Version::Http11)]))),
-    simple("proxy_connect_timeout", HSL, ONE, "60s", "How long connecting may take.", set!(connect_timeout_ms, time_ms)),
-    simple("proxy_send_timeout", HSL, ONE, "60s", "How long a write to the server may take.", set!(send_timeout_ms, time_ms)),
-    simple("proxy_read_timeout", HSL, ONE, "60s", "How long a read from the server may take.", set!(read_timeout_ms, time_ms)),
+    simple("proxy_pass_request_headers", HSL, Arity::Flag, "on", "Whether the client's header fields are passed.", setting!(ProxyConf, pass_request_headers, flag)),
+    simple("proxy_pass_request_body", HSL, Arity::Flag, "on", "Whether the client's body is passed.", setting!(ProxyConf, pass_request_body, flag)),
+    simple("proxy_http_version", HSL, ONE, "1.0", "The HTTP version spoken to the server.", setting!(ProxyConf, http_version, |n: &Node| n.one_of(0, &[("1.0", Version::Http10), ("1.1", Version::Http11)]))),
+    simple("proxy_connect_timeout", HSL, ONE, "60s", "How long connecting may take.", setting!(ProxyConf, connect_timeout_ms, time_ms)),
+    simple("proxy_send_timeout", HSL, ONE, "60s", "How long a write to the server may take.", setting!(ProxyConf, send_timeout_ms, time_ms)),
+    simple("proxy_read_timeout", HSL, ONE, "60s", "How long a read from the server may take.", setting!(ProxyConf, read_timeout_ms, time_ms)),
     simple("proxy_next_upstream", HSL, Arity::AtLeast(1), "error timeout", "In which cases the next server is tried.", |b, n| { let v = NextUpstream::read(n)?; n.set_once(&mut b.conf::<ProxyConf>().next_upstream, v) }),
-    simple("proxy_next_upstream_tries", HSL, ONE, "0", "How many servers are tried; 0 is no limit.", set!(next_upstream_tries, |n: &Node| n.number(0))),
-    simple("proxy_next_upstream_timeout", HSL, ONE, "0", "How long servers are tried; 0 is no limit.", set!(next_upstream_timeout_ms, time_ms)),
-    simple("proxy_intercept_errors", HSL, Arity::Flag, "off", "Whether error_page applies to responses of the server.", set!(intercept_errors, flag)),
-    simple("proxy_buffering", HSL, Arity::Flag, "on", "Whether pieces of a response may wait to be sent together.", set!(buffering, flag)),
+    simple("proxy_next_upstream_tries", HSL, ONE, "0", "How many servers are tried; 0 is no limit.", setting!(ProxyConf, next_upstream_tries, |n: &Node| n.number(0))),
+    simple("proxy_next_upstream_timeout", HSL, ONE, "0", "How long servers are tried; 0 is no limit.", setting!(ProxyConf, next_upstream_timeout_ms, time_ms)),
+    simple("proxy_intercept_errors", HSL, Arity::Flag, "off", "Whether error_page applies to responses of the server.", setting!(ProxyConf, intercept_errors, flag)),
+    simple("proxy_buffering", HSL, Arity::Flag, "on", "Whether pieces of a response may wait to be sent together.", setting!(ProxyConf, buffering, flag)),
     simple("proxy_request_buffering", HSL, Arity::Flag, "on", "Whether the request's body is read whole first.", set_request_buffering),
-    simple("proxy_buffer_size", HSL, ONE, "4k", "The longest head of a response.", set!(buffer_size, size)),
-    simple("proxy_buffers", HSL, Arity::Exactly(2), "8 4k", "Together, how much of a response may wait for the client.", set!(buffers, |n: &Node| Ok((n.number(0)?, n.size(1)?)))),
-    simple("proxy_busy_buffers_size", HSL, ONE, "8k", "Accepted; see proxy_buffers.", set!(busy_buffers_size, size)),
-    simple("proxy_ignore_client_abort", HSL, Arity::Flag, "off", "Whether the exchange goes on when the client leaves.", set!(ignore_client_abort, flag)),
-    simple("proxy_force_ranges", HSL, Arity::Flag, "off", "Whether ranges are served whatever the server says.", set!(force_ranges, flag)),
+    simple("proxy_buffer_size", HSL, ONE, "4k", "The longest head of a response.", setting!(ProxyConf, buffer_size, size)),
+    simple("proxy_buffers", HSL, Arity::Exactly(2), "8 4k", "Together, how much of a response may wait for the client.", setting!(ProxyConf, buffers, |n: &Node| Ok((n.number(0)?, n.size(1)?)))),
+    simple("proxy_busy_buffers_size", HSL, ONE, "8k", "Accepted; see proxy_buffers.", setting!(ProxyConf, busy_buffers_size, size)),
+    simple("proxy_ignore_client_abort", HSL, Arity::Flag, "off", "Whether the exchange goes on when the client leaves.", setting!(ProxyConf, ignore_client_abort, flag)),
+    simple("proxy_force_ranges", HSL, Arity::Flag, "off", "Whether ranges are served whatever the server says.", setting!(ProxyConf, force_ranges, flag)),
 ];
 
 fn set_header(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
