@@ -57,6 +57,7 @@ pub struct Worker {
     successor: RefCell<Option<UnboundedSender<Handover>>>,
     state: RefCell<TypeMap>,
     /// Heads with their buffers, for reuse.
+    #[allow(clippy::vec_box, reason = "a head is large, and moves to its request and back as a pointer")]
     heads: RefCell<Vec<Box<SentHead>>>,
     tasks: Cell<usize>,
     /// Requests since the clock was last read for their sake.
