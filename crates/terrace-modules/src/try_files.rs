@@ -99,8 +99,12 @@ impl Handler for Files {
                     uri.extend_from_slice(name);
                     r.set_uri(uri);
                 }
-                // The path is the alias alone, whatever the URI.
-                Some(Alias::Whole) => {}
+                // A directory is the alias alone, whatever the URI.
+                Some(Alias::Whole) if file.is_dir => {}
+                Some(Alias::Whole) => {
+                    r.set_uri(Bytes::copy_from_slice(name));
+                    r.aliases_uri.set(true);
+                }
             }
             return Step::Ready(Outcome::Declined);
         }
