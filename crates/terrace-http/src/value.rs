@@ -33,7 +33,12 @@ impl Value {
                 continue;
             }
             let (name, next) = variable_name(text, i + 1).ok_or_else(|| match text.get(i + 1) {
-                Some(b'{') => arg.error("the closing bracket in \"$\" variable is missing"),
+                Some(b'{') => {
+                    let rest = text.get(i + 2..).unwrap_or_default();
+                    let end = rest.iter().position(|b| !is_name_byte(*b)).unwrap_or(rest.len());
+                    let name = String::from_utf8_lossy(&rest[..end]);
+                    arg.error(format!("the closing bracket in \"{name}\" variable is missing"))
+                }
                 _ => arg.error("invalid variable name"),
             })?;
             if !literal.is_empty() {

@@ -62,11 +62,11 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let mut codes = Vec::new();
     for arg in rest {
         let code = parse_code(&arg.value).ok_or_else(|| arg.error(format!("invalid value \"{arg}\"")))?;
+        if code == 499 {
+            return Err(arg.error("invalid value \"499\""));
+        }
         if !(300..=599).contains(&code) {
             return Err(arg.error(format!("value \"{arg}\" must be between 300 and 599")));
-        }
-        if code == 499 {
-            return Err(arg.error("value \"499\" must not be used"));
         }
         codes.push(code);
     }

@@ -51,7 +51,7 @@ impl Merge for ListenConf {
 pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let text = node.text(0)?;
     let address = parse_address(text, b)
-        .ok_or_else(|| node.error(format!("host not found in \"{text}\" of the \"listen\" directive")))?;
+        .map_err(|e| node.error(format!("{e} in \"{text}\" of the \"listen\" directive")))?;
     let mut spec = ListenSpec {
         address,
         is_default: false,
@@ -88,27 +88,36 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     Ok(())
 }
 
-fn parse_address(text: &str, b: &Builder) -> Option<Address> {
+/// The error is nginx's text for what is wrong.
+fn parse_address(text: &str, b: &Builder) -> Result<Address, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return (!path.is_empty()).then(|| Address::Unix(b.full_path(path)));
+        if path.is_empty() {
+            return Err("no path in the unix domain socket");
+        }
+        return Ok(Address::Unix(b.full_path(path)));
     }
-    if let Ok(port) = text.parse::<u16>() {
-        return (port > 0).then(|| Address::Ip((Ipv4Addr::UNSPECIFIED, port).into()));
+    let port_of = |p: &str| p.parse::<u16>().ok().filter(|p| *p > 0).ok_or("invalid port");
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(Address::Ip((Ipv4Addr::UNSPECIFIED, port_of(text)?).into()));
     }
     let (host, port) = match text.rsplit_once(':') {
-        Some((h, p)) if !h.contains(':') || h.ends_with(']') => (h, p.parse().ok().filter(|p| *p > 0)?),
+        Some((h, p)) if !h.contains(':') || h.ends_with(']') => (h, port_of(p)?),
         _ => (text, 80),
     };
     let ip = match host {
+        "" => return Err("no host"),
         "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        h => match h.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) => IpAddr::V6(v6.parse::<Ipv6Addr>().ok()?),
+        h => match h.strip_prefix('[').map(|h| h.strip_suffix(']').unwrap_or(h)) {
+            Some(v6) => IpAddr::V6(v6.parse::<Ipv6Addr>().map_err(|_| "invalid IPv6 address")?),
             None => match h.parse::<Ipv4Addr>() {
                 Ok(v4) => IpAddr::V4(v4),
-                Err(_) => std::net::ToSocketAddrs::to_socket_addrs(&(h, port)).ok()?.next()?.ip(),
+                Err(_) => {
+                    let found = std::net::ToSocketAddrs::to_socket_addrs(&(h, port));
+                    found.ok().and_then(|mut all| all.next()).ok_or("host not found")?.ip()
+                }
             },
         },
     };
-    Some(Address::Ip(SocketAddr::new(ip, port)))
+    Ok(Address::Ip(SocketAddr::new(ip, port)))
 }
