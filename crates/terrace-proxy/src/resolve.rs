@@ -1,15 +1,17 @@
 //! From names to addresses, at load time.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 
 use terrace_upstream::{Address, PeerSpec};
 
 use crate::url::Host;
 
-/// All addresses of a host, IPv4 first as in nginx. Asks the system and waits for it: for load time only.
-pub(crate) fn addresses(host: &Host, port: u16) -> Option<Vec<Address>> {
+/// All addresses of a host, IPv4 first as in nginx. Asks the system and waits for it: for load time only. The path of
+/// a Unix socket starts at `prefix`, as in `listen`.
+pub(crate) fn addresses(prefix: &Path, host: &Host, port: u16) -> Option<Vec<Address>> {
     let name = match host {
-        Host::Unix(path) => return Some(vec![Address::Unix(path.clone())]),
+        Host::Unix(path) => return Some(vec![Address::Unix(prefix.join(path))]),
         Host::Name(name) => name,
     };
     let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);

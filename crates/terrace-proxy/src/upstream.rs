@@ -160,7 +160,7 @@ fn set_server(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let url = Url::parse(text.as_bytes())
         .and_then(|u| if u.uri.is_empty() { Ok(u) } else { Err("invalid host") })
         .map_err(|e| node.error(format!("{e} in upstream \"{text}\"")))?;
-    let addresses = resolve::addresses(&url.host, url.port.unwrap_or(HTTP_PORT))
+    let addresses = resolve::addresses(&b.paths.prefix, &url.host, url.port.unwrap_or(HTTP_PORT))
         .ok_or_else(|| node.error(format!("host not found in upstream \"{text}\"")))?;
     for mut peer in resolve::plain_peers(addresses, text) {
         spec.apply(&mut peer);
@@ -238,6 +238,7 @@ fn set_keepalive(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 
 /// The upstream that a URL names: a block of that name, or the host itself.
 pub(crate) fn of_url(b: &mut Builder, url: &Url, at: &Position) -> Result<Arc<Upstream>, ConfError> {
+    let prefix = b.paths.prefix.clone();
     let all = b.state::<Upstreams>();
     let port = url.port.unwrap_or(HTTP_PORT);
     let shown = match &url.host {
@@ -255,7 +256,7 @@ pub(crate) fn of_url(b: &mut Builder, url: &Url, at: &Position) -> Result<Arc<Up
     if let Some(u) = all.implicit.get(&(shown.clone(), port)) {
         return Ok(Arc::clone(u));
     }
-    let addresses = resolve::addresses(&url.host, port)
+    let addresses = resolve::addresses(&prefix, &url.host, port)
         .ok_or_else(|| ConfError::at(at, format!("host not found in upstream \"{shown}\"")))?;
     let upstream = Arc::new(Upstream::plain(all.count, &shown, resolve::plain_peers(addresses, &shown)));
     all.count += 1;
