@@ -99,7 +99,7 @@ impl Case {
         if status.success() {
             return Err(format!("the configuration was accepted: {said}"));
         }
-        match want.lines().find(|l| !said.contains(l.trim())) {
+        match ports.fill(want).lines().find(|l| !said.contains(l.trim())) {
             Some(line) => Err(format!("{line:?} was not said, but:\n{said}")),
             None => Ok(()),
         }

@@ -129,6 +129,11 @@ impl Client {
         Ok(body)
     }
 
+    /// Reads exactly as many bytes: of a tunnel, or what is no whole response.
+    pub fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(bytes)
+    }
+
     /// Whether the server has closed: nothing comes but the end.
     pub fn is_closed(&mut self) -> bool {
         let mut byte = [0];

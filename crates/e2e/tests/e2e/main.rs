@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod command_line;
+mod generations;
 mod lua_errors;
 mod lua_scripts;
 mod malformed;
+mod proxying;
 mod reload;
 mod shop;
+mod timeouts;
