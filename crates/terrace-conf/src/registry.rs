@@ -108,6 +108,8 @@ pub enum KnownKind {
     Tuning,
     /// A feature that is missing: an error, since the file's author relies on it.
     NotCarriedOut,
+    /// Of a module that nginx itself does not have: unknown, as to an nginx without it, with the doc as the hint.
+    Foreign,
 }
 
 /// A directive of nginx that is known by name only.
@@ -232,6 +234,9 @@ impl<C: 'static> Registry<C> {
             }
             Some(Known { kind: KnownKind::NotCarriedOut, .. }) => {
                 Err(node.error(format!("the \"{name}\" directive is known but not carried out yet")))
+            }
+            Some(Known { kind: KnownKind::Foreign, doc, .. }) => {
+                Err(node.error(format!("unknown directive \"{name}\"")).with_hint(*doc))
             }
             None => Err(self.unknown(context, node)),
         }

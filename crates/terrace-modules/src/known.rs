@@ -157,14 +157,14 @@ pub static KNOWN: &[Known] = known! {
         "max_errors" "imap_client_buffer" "imap_capabilities" "imap_auth" "pop3_capabilities" "pop3_auth"
         "proxy_buffer" "proxy_pass_error_message" "xclient" "proxy_smtp_auth" "smtp_client_buffer"
         "smtp_greeting_delay" "smtp_capabilities" "smtp_auth" "starttls";
-    NotCarriedOut "The echo module is not carried out; content_by_lua_block does the same.":
+    Foreign "the echo module is not carried out; content_by_lua_block does the same":
         "echo" "echo_duplicate" "echo_flush" "echo_sleep" "echo_blocking_sleep" "echo_reset_timer"
         "echo_read_request_body" "echo_location" "echo_location_async" "echo_subrequest" "echo_subrequest_async"
         "echo_foreach_split" "echo_end" "echo_request_body" "echo_exec" "echo_status" "echo_before_body"
         "echo_after_body";
-    NotCarriedOut "The headers-more module is not carried out; header_filter_by_lua_block does the same.":
+    Foreign "the headers-more module is not carried out; header_filter_by_lua_block does the same":
         "more_set_headers" "more_clear_headers" "more_set_input_headers" "more_clear_input_headers";
-    NotCarriedOut "The set-misc module is not carried out; set_by_lua_block does the same.":
+    Foreign "the set-misc module is not carried out; set_by_lua_block does the same":
         "set_if_empty" "set_quote_sql_str" "set_quote_pgsql_str" "set_quote_json_str" "set_unescape_uri"
         "set_escape_uri" "set_hashed_upstream" "set_encode_base32" "set_decode_base32" "set_encode_base64"
         "set_decode_base64" "set_encode_hex" "set_decode_hex" "set_sha1" "set_md5" "set_hmac_sha1" "set_random"

@@ -19,8 +19,6 @@ use crate::{ffi, lualib, native};
 pub struct LuaVm {
     /// The VM.
     pub vm: Rc<Vm>,
-    /// The worker it belongs to.
-    pub worker: std::rc::Weak<Worker>,
     inline: RefCell<Vec<Option<Chunk>>>,
     files: RefCell<FxHashMap<Vec<u8>, Chunk>>,
     /// Keys of `ngx.ctx` tables that ended requests gave back.
@@ -84,7 +82,6 @@ impl LuaVm {
         vm.run_setup("=terrace.setup", lualib::SETUP, &args)?;
         let made = Rc::new(LuaVm {
             vm,
-            worker: Rc::downgrade(worker),
             inline: RefCell::new(vec![None; main.codes]),
             main: Arc::clone(&main),
             files: RefCell::default(),

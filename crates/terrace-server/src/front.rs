@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use terrace_base::log::Level;
 use terrace_conf::ConfError;
 use terrace_http::persistent::Persistent;
 
@@ -39,15 +40,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>, rustc: &str) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let result = Source::new(&cli).map_err(StartError::system("getcwd()")).and_then(|source| match stage {
+    let source = match Source::new(&cli) {
+        Ok(source) => source,
+        Err(e) => {
+            eprintln!("terrace: [emerg] getcwd() failed {}", terrace_base::OsError(&e));
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = source.clone();
+    let result = match stage {
         Stage::Front => front(&cli, source, &args),
         Stage::BackgroundMaster => background::enter().and_then(|()| become_master(&source, args, true)),
         Stage::BackgroundSingle => background::enter().and_then(|()| serve_alone(source, true)),
         Stage::ForegroundSingle => serve_alone(source, false),
         Stage::Worker => serve_for_master(source),
-    });
+    };
     result.unwrap_or_else(|e| {
-        eprintln!("terrace: [emerg] {e}");
+        log.say(Level::Emerg, &e.to_string());
         ExitCode::FAILURE
     })
 }
@@ -62,7 +71,7 @@ fn front(cli: &Cli, source: Source, args: &[OsString]) -> Result<ExitCode, Start
     if let Some(signal) = cli.signal {
         return Ok(signal_command::send(signal, main));
     }
-    warn(&loaded);
+    warn(&source, &loaded);
     match (main.daemon(), main.master_process()) {
         (true, true) => background::start(Stage::BackgroundMaster, args, main),
         (true, false) => background::start(Stage::BackgroundSingle, args, main),
@@ -82,10 +91,8 @@ fn check(source: &Source) -> Result<Loaded, ConfError> {
     source.load(&Arc::new(Persistent::default()), 1, true)
 }
 
-fn warn(loaded: &Loaded) {
-    for warning in &loaded.warnings {
-        eprintln!("terrace: [warn] {warning}");
-    }
+fn warn(source: &Source, loaded: &Loaded) {
+    loaded.warnings.iter().for_each(|w| source.say(Level::Warn, w));
 }
 
 fn report_test(cli: &Cli, source: &Source, checked: Result<Loaded, ConfError>) -> ExitCode {
@@ -93,12 +100,12 @@ fn report_test(cli: &Cli, source: &Source, checked: Result<Loaded, ConfError>) -
     let loaded = match checked {
         Ok(loaded) => loaded,
         Err(e) => {
-            eprintln!("terrace: [emerg] {e}");
+            source.say(Level::Emerg, &e.to_string());
             eprintln!("terrace: configuration file {conf} test failed");
             return ExitCode::FAILURE;
         }
     };
-    warn(&loaded);
+    warn(source, &loaded);
     if !cli.quiet {
         eprintln!("terrace: the configuration file {conf} syntax is ok");
         eprintln!("terrace: configuration file {conf} test is successful");

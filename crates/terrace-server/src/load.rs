@@ -5,8 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use terrace_base::log::{ErrorLog, Level, LogFile, Sink};
 use terrace_conf::{ConfError, Tree};
 use terrace_http::conf::Paths;
+use terrace_http::core::error_log;
 use terrace_http::persistent::Persistent;
 use terrace_http::{Builder, Generation};
 
@@ -51,6 +53,18 @@ impl Source {
         let error_log = cli.error_log.as_ref().map(place);
         let globals = cli.globals.as_ref().map(|g| g.as_bytes().to_vec()).unwrap_or_default();
         Ok(Source { prefix, conf, error_log, globals })
+    }
+
+    /// Says something of the start on standard error and, as nginx does, in the error log that holds until the
+    /// configuration names another: that of `-e`, or `logs/error.log` below the prefix where that can be opened.
+    pub fn say(&self, level: Level, text: &str) {
+        eprintln!("terrace: [{}] {text}", level.name());
+        let path = self.error_log.clone().unwrap_or_else(|| self.prefix.join(error_log::DEFAULT_PATH));
+        if path.as_os_str() != "stderr"
+            && let Ok(file) = LogFile::open(&path)
+        {
+            ErrorLog::new(vec![Sink { file, level }]).print(level, None, format_args!("{text}"));
+        }
     }
 
     /// The configuration file.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
-use terrace_http::conf::table::{HSL, HSLI, simple};
+use terrace_http::conf::table::{HSL, HSLI, SetFn, simple};
 use terrace_http::{Builder, LocalFuture, LocationBuilder, Module, Phase, Worker};
 
 use super::settings;
@@ -108,7 +108,7 @@ struct Forms {
     names: [&'static str; 3],
     contexts: Contexts,
     doc: &'static str,
-    set: [fn(&mut Builder, &Node) -> Result<(), ConfError>; 3],
+    set: [SetFn; 3],
 }
 
 fn store(b: &mut Builder, node: &Node, code: Code, put: Put) -> Result<(), ConfError> {

@@ -106,6 +106,11 @@ fn known(out: &mut String, registry: &Registry<Builder>) {
             "Not carried out yet",
             "A configuration with one of these is refused, since its author relies on what the directive does.",
         ),
+        (
+            KnownKind::Foreign,
+            "Of modules that nginx itself does not have",
+            "Unknown, as to an nginx without the module; the error says what to use instead.",
+        ),
     ];
     for (kind, title, about) in kinds {
         append(out, "\n### ", &[title, "\n\n", about, "\n\n| why | directives |\n|---|---|\n"]);
