@@ -232,6 +232,8 @@ impl<C: 'static> Registry<C> {
                 warnings.entry(name).or_insert_with(text);
                 Ok(None)
             }
+            // What is turned off needs not be carried out.
+            Some(Known { kind: KnownKind::NotCarriedOut, .. }) if is_off(node) => Ok(None),
             Some(Known { kind: KnownKind::NotCarriedOut, .. }) => {
                 Err(node.error(format!("the \"{name}\" directive is known but not carried out yet")))
             }
@@ -258,6 +260,10 @@ impl<C: 'static> Registry<C> {
             None => error,
         }
     }
+}
+
+fn is_off(node: &Node) -> bool {
+    matches!((node.args.as_slice(), &node.body), ([arg], Body::None) if &arg.value[..] == b"off")
 }
 
 fn check_form<C>(directive: &Directive<C>, node: &Node) -> Result<(), ConfError> {
