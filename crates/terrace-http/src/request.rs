@@ -241,6 +241,7 @@ impl Request {
         let mut r = Request::blank(worker, server, clock::monotonic_ms());
         let end = memchr::memchr2(b'\r', b'\n', &sent.buf).unwrap_or(sent.buf.len());
         r.line = Span::new(0, end);
+        r.header_only = Cell::new(sent.buf.starts_with(b"HEAD "));
         r.headers_in = HeadersIn::new(sent);
         r.client = Some(client);
         Rc::new(r)

@@ -172,6 +172,10 @@ impl Return {
     }
 
     fn run(&self, r: &Rc<Request>) -> Step {
+        if self.text.is_some() {
+            // Known to the text itself (`$status`).
+            r.headers_out.status.set(self.status);
+        }
         let body = self.text.as_ref().map(|t| t.eval_bytes(r)).unwrap_or_default();
         if matches!(self.status, 301 | 302 | 303 | 307 | 308) {
             special::set_location_header(r, &body);
