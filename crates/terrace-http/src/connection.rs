@@ -396,6 +396,8 @@ async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
             Ok(Progress::Partial) => {}
             Err(e) => {
                 sent.buf.truncate(filled);
+                // The head is from the pool: it still says how long its last one was.
+                sent.len = filled;
                 return Err(NoHead::Refused(e, sent));
             }
         }
