@@ -43,14 +43,12 @@ fn known(r: &Request, id: KnownHeader, out: &mut Vec<u8>) -> bool {
 }
 
 fn define_request(t: &mut VarTable) {
-    for name in ["args", "query_string"] {
-        // Without a query there is no value, which logs show as `-`.
-        t.define_changeable(
-            name,
-            |r, o| put(o, &r.args()) && !r.args().is_empty(),
-            |r, v| r.set_args(v.to_vec()),
-        );
+    // Without a query there is no value, which logs show as `-`.
+    fn args(r: &Request, out: &mut Vec<u8>) -> bool {
+        put(out, &r.args()) && !r.args().is_empty()
     }
+    t.define_changeable("args", args, |r, v| r.set_args(v.to_vec()));
+    t.define("query_string", args);
     t.define("is_args", |r, o| put(o, if r.args().is_empty() { b"" } else { b"?" }));
     t.define("uri", |r, o| put(o, &r.uri()));
     t.define("document_uri", |r, o| put(o, &r.uri()));
