@@ -41,8 +41,11 @@ pub enum Mode {
 }
 
 /// State of a response's output.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Output {
+    /// Whether an HTTP/1.0 response of unknown length is held back until its length is known (the default), rather than
+    /// sent until the connection closes. Counts when the response begins.
+    pub hold_back: Cell<bool>,
     mode: Cell<Mode>,
     starting: Cell<bool>,
     finished: Cell<bool>,
@@ -50,6 +53,21 @@ pub struct Output {
     held: RefCell<Vec<u8>>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        Output {
+            hold_back: Cell::new(true),
+            mode: Cell::default(),
+            starting: Cell::default(),
+            finished: Cell::default(),
+            aborted: Cell::default(),
+            held: RefCell::default(),
+            body_bytes: Cell::default(),
+            head_bytes: Cell::default(),
+        }
+    }
 }
 
 impl Output {
@@ -145,8 +163,10 @@ impl Request {
             Mode::Length(n)
         } else if self.version.get() == Version::Http11 {
             Mode::Chunked
-        } else {
+        } else if self.output.hold_back.get() {
             Mode::Held
+        } else {
+            Mode::UntilClose
         };
         self.output.mode.set(mode);
         if !matches!(mode, Mode::Held | Mode::Captured | Mode::Nowhere) {

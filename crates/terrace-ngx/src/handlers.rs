@@ -9,6 +9,7 @@ use terrace_http::{BodyFilter, Chunk, Handler, HeaderFilter, Outcome, Request, S
 use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
 
 use crate::chunks::Code;
+use crate::ffi::output::begin;
 use crate::host::{BodyArg, Leave, PhaseHost, SharedHost, log_error};
 use crate::phase::LuaPhase;
 use crate::vm::{ChunkError, LuaVm};
@@ -95,7 +96,8 @@ fn outcome(ended: Ended, phase: LuaPhase) -> Outcome {
     }
     let responding = phase == LuaPhase::Content;
     match code {
-        OK if responding => returned(r, phase),
+        // Once a response has begun, no later phase may make another.
+        OK if responding || r.output.is_started() => returned(r, phase),
         OK => Outcome::Satisfied,
         DECLINED if !responding => Outcome::Declined,
         204 if !r.output.is_started() => Outcome::Status(204),
@@ -185,7 +187,7 @@ fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase) -> Step {
 }
 
 fn send_empty(r: Rc<Request>) -> Step {
-    r.set_default_type();
+    begin(&r);
     r.finish().map(|_| Outcome::Done)
 }
 
@@ -293,7 +295,6 @@ impl Handler for SetCode {
             let text = match values.first() {
                 Some(Value::String(s)) => Some(s.clone()),
                 Some(Value::Number(n)) => Some(Bytes::from(crate::ffi::number_text(*n))),
-                Some(Value::Bool(b)) => Some(Bytes::from_static(if *b { b"true" } else { b"false" })),
                 _ => Some(Bytes::new()),
             };
             r.generation().vars.set(r, variable, text);

@@ -11,6 +11,7 @@ use terrace_lua::{Value, Values, pending};
 use super::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, bytes, functions};
 use crate::host::{Leave, current};
 use crate::phase::RESPONDING;
+use crate::settings::LuaLocation;
 
 functions! {
     "int (*flush)(int)" => flush,
@@ -29,9 +30,17 @@ fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
     current(|h| if h.is_in(RESPONDING) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
 }
 
-fn begin(r: &Rc<Request>) {
-    if !r.output.is_started() {
+/// What the settings say of a response that is about to begin.
+pub fn begin(r: &Rc<Request>) {
+    if r.output.is_started() {
+        return;
+    }
+    let settings = r.settings::<LuaLocation>();
+    if settings.is_none_or(LuaLocation::use_default_type) {
         r.set_default_type();
+    }
+    if settings.is_some_and(|s| !s.http10_buffering()) {
+        r.output.hold_back.set(false);
     }
 }
 
