@@ -53,6 +53,8 @@ enum Refused {
     TooDeep,
     NotArray,
     Type(c_int),
+    /// Of a table's item.
+    ItemType(c_int),
 }
 
 unsafe fn write(state: *mut lua_State, newline: c_int, name: *const c_char) -> c_int {
@@ -130,6 +132,7 @@ unsafe fn append_value(state: *mut lua_State, index: c_int, depth: u32) -> Resul
             lua::LUA_TBOOLEAN => append(b"false"),
             lua::LUA_TLIGHTUSERDATA if lua::lua_touserdata(state, index).is_null() => append(b"null"),
             lua::LUA_TTABLE => append_table(state, index, depth)?,
+            other if depth > 0 => return Err(Refused::ItemType(other)),
             other => return Err(Refused::Type(other)),
         }
     }
@@ -210,8 +213,15 @@ unsafe fn refuse(state: *mut lua_State, position: c_int, refused: Refused, name:
             ),
             Refused::Type(t) => lua::luaL_error(
                 state,
-                c"bad argument #%d to '%s' (string, number, boolean, nil, ngx.null, or array table expected, got %s)"
+                c"bad argument #%d to '%s' (string, number, boolean, nil, ngx.null, or array table expected, but got %s)"
                     .as_ptr(),
+                position,
+                name,
+                lua::lua_typename(state, t),
+            ),
+            Refused::ItemType(t) => lua::luaL_error(
+                state,
+                c"bad argument #%d to '%s' (bad data type %s found)".as_ptr(),
                 position,
                 name,
                 lua::lua_typename(state, t),

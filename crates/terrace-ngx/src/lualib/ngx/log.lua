@@ -21,9 +21,9 @@ local function text_of(value, position)
         if mt and mt.__tostring then
             return tostring(value)
         end
-        error("bad argument #" .. position .. " to 'log' (expected table to have __tostring metamethod)", 3)
+        error("bad argument #" .. position .. " to 'log' (expected table to have __tostring metamethod)", 4)
     end
-    error("bad argument #" .. position .. " to 'log' (string, number, boolean, or nil expected, got " .. t .. ")", 3)
+    error("bad argument #" .. position .. " to 'log' (string, number, boolean, or nil expected, got " .. t .. ")", 4)
 end
 
 -- `[lua] file.lua:12: name(): ` of the code that logs, as OpenResty prints it.
@@ -37,13 +37,13 @@ local function where()
     return "[lua] " .. source .. ":" .. info.currentline .. ": " .. name
 end
 
-local function write(level, offset, ...)
+local function write(level, ...)
     if native.log_enabled(level) == 0 then
         return
     end
     local parts = { where() }
     for i = 1, select("#", ...) do
-        parts[i + 1] = text_of((select(i, ...)), i + offset)
+        parts[i + 1] = text_of((select(i, ...)), i)
     end
     local line = concat(parts)
     native.log(level, line, #line)
@@ -51,9 +51,9 @@ end
 
 function ngx.log(level, ...)
     if type(level) ~= "number" or level < 0 or level > 8 then
-        error("bad log level: " .. tostring(level), 2)
+        error("bad argument #1 to 'log' (bad log level: " .. tostring(level) .. ")", 2)
     end
-    write(level, 1, ...)
+    write(level, ...)
 end
 
 function print(...)
@@ -61,5 +61,5 @@ function print(...)
     for i = 1, select("#", ...) do
         values[i] = tostring(values[i])
     end
-    write(ngx.NOTICE, 0, unpack(values))
+    write(ngx.NOTICE, unpack(values))
 end
