@@ -141,3 +141,98 @@ fn a_balancer_in_lua_tries_again() {
         server.wait_for_log(line);
     }
 }
+
+const TINY: &str = r#"
+typedef struct lua_State lua_State;
+void lua_createtable(lua_State *, int, int);
+void lua_pushcclosure(lua_State *, int (*)(lua_State *), int);
+void lua_pushnumber(lua_State *, double);
+double luaL_checknumber(lua_State *, int);
+void lua_setfield(lua_State *, int, const char *);
+
+static int twice(lua_State *state)
+{
+    lua_pushnumber(state, 2 * luaL_checknumber(state, 1));
+    return 1;
+}
+
+int luaopen_cjson(lua_State *state)
+{
+    lua_createtable(state, 0, 1);
+    lua_pushcclosure(state, twice, 0);
+    lua_setfield(state, -2, "twice");
+    return 1;
+}
+"#;
+
+/// The binary exports the C API of Lua, and a module of the user's wins over the built-in one of its name.
+#[test]
+fn a_c_module_loads_through_the_path() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (source, module) = (dir.path().join("tiny.c"), dir.path().join("cjson.so"));
+    std::fs::write(&source, TINY).expect("the source is written");
+    let built =
+        std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&module, &source]).status();
+    assert!(built.expect("a C compiler runs").success());
+    let conf = format!(
+        "error_log logs/error.log info;\nevents {{}}\nhttp {{\nlua_package_cpath '{}/?.so;;';\nserver {{\nlisten 127.0.0.1:PORT;\n\
+         location / {{ content_by_lua_block {{ ngx.say(require('cjson').twice(21)) }} }}\n\
+         location /error {{ content_by_lua_block {{ ngx.say((select(2, pcall(require('cjson').twice, 'x')))) }} }}\n}}\n}}\n",
+        dir.path().display()
+    );
+    let server = Server::start(&conf, &[]);
+    assert_eq!(server.get("/").text(), "42\n", "{}", server.error_log());
+    assert!(
+        server.get("/error").text().contains("number expected, got string"),
+        "an error of a C module passes through"
+    );
+}
+
+#[test]
+fn a_server_whose_init_code_fails_does_not_start() {
+    for code in ["error('not today')", "local x = = 1", "ngx.sleep(1)"] {
+        let conf = format!(
+            "error_log logs/error.log info;\nevents {{}}\nhttp {{\ninit_by_lua_block {{ {code} }}\n\
+             server {{ listen 127.0.0.1:PORT; }}\n}}\n"
+        );
+        let dir = e2e::server::folder(&e2e::server::Ports::free().fill(&conf), &[]);
+        let (status, said) =
+            e2e::server::run(dir.path(), &["-c", "conf/nginx.conf", "-g", "daemon off; master_process off;"]);
+        assert!(!status.success(), "{code}: {said}");
+        let log = std::fs::read_to_string(dir.path().join("logs/error.log")).unwrap_or_default();
+        assert!(format!("{said}{log}").contains("init_by_lua"), "{code}: {said}{log}");
+    }
+}
+
+#[test]
+fn at_a_worker_s_end_timers_run_early_and_exit_code_runs() {
+    let mut server = Server::start(
+        "error_log logs/error.log info;
+         events {}
+         http {
+             init_worker_by_lua_block {
+                 ngx.timer.at(3600, function(premature) ngx.log(ngx.WARN, 'once, premature: ', premature) end)
+                 ngx.timer.every(3600, function(premature)
+                     ngx.log(ngx.WARN, 'every, premature: ', premature, ', exiting: ', ngx.worker.exiting())
+                     ngx.log(ngx.WARN, 'another: ', select(2, ngx.timer.at(1, function() end)))
+                 end)
+             }
+             exit_worker_by_lua_block { ngx.log(ngx.WARN, 'bye from ', ngx.get_phase()) }
+             server { listen 127.0.0.1:PORT; location / { return 200 up; } }
+         }",
+        &[],
+    );
+    assert_eq!(server.get("/").text(), "up");
+    server.signal(nix::sys::signal::Signal::SIGQUIT);
+    server.wait();
+    let log = server.error_log();
+    let lines = [
+        "once, premature: true",
+        "every, premature: true, exiting: true",
+        "another: process exiting",
+        "bye from exit_worker",
+    ];
+    for line in lines {
+        assert!(log.contains(line), "{line:?} is missing: {log}");
+    }
+}
