@@ -1,10 +1,12 @@
 //! A running Terrace in a folder of its own.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::http::{self, Client, Response};
@@ -14,13 +16,25 @@ use crate::{binary, wait_for};
 const STARTS_MAX: usize = 5;
 
 /// Ports of one server's configuration: its own (`PORT`) and four others (`PORT1` to `PORT4`).
-#[derive(Debug, Clone, Copy)]
-pub struct Ports(pub [u16; 5]);
+///
+/// They are held by sockets that are bound and do not listen, so that the system gives them to nobody else, not even
+/// as the near end of a connection, while a server may listen on them all the same.
+#[derive(Debug)]
+pub struct Ports(pub [u16; 5], Vec<Socket>);
 
 impl Ports {
     /// Free ones.
     pub fn free() -> Ports {
-        Ports(crate::free_ports())
+        let held = [(); 5].map(|()| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+            // Only now: a port that is to be free must not be shared with another holder.
+            socket.set_reuse_address(true).expect("an option");
+            socket
+        });
+        let port = |s: &Socket| s.local_addr().ok().and_then(|a| a.as_socket()).map(|a| a.port());
+        let ports = held.each_ref().map(|s| port(s).expect("a bound socket has an address"));
+        Ports(ports, held.into())
     }
 
     /// Puts the ports in the place of their names.
@@ -91,7 +105,8 @@ impl Server {
 
     /// Starts in a folder that is there.
     pub fn start_in(dir: TempDir, conf: &str, port: u16, directives: &str) -> Server {
-        Server::spawn(dir, conf, Ports([port; 5]), directives).unwrap_or_else(|said| panic!("{said}"))
+        Server::spawn(dir, conf, Ports([port; 5], Vec::new()), directives)
+            .unwrap_or_else(|said| panic!("{said}"))
     }
 
     /// Starts and waits until the first port accepts. The error is what a server said that ended instead.

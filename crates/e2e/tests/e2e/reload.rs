@@ -102,7 +102,7 @@ fn a_wrong_configuration_leaves_the_running_one() {
 
 #[test]
 fn quit_finishes_what_runs() {
-    let mut server = Server::start(CONF, &[]);
+    let mut server = Server::start(&CONF.replace("worker_processes 2", "worker_processes 1"), &[]);
     let mut client = server.connect();
     client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     // The request is on its way once another of the same connection's worker was answered.
