@@ -20,7 +20,7 @@ const STARTS_MAX: usize = 5;
 /// They are held by sockets that are bound and do not listen, so that the system gives them to nobody else, not even
 /// as the near end of a connection, while a server may listen on them all the same.
 #[derive(Debug)]
-pub struct Ports(pub [u16; 5], Vec<Socket>);
+pub struct Ports(pub [u16; 5], #[allow(dead_code, reason = "the sockets are held, not used")] Vec<Socket>);
 
 impl Ports {
     /// Free ones.
