@@ -11,6 +11,16 @@ use crate::phase::{Outcome, Phase, Step};
 use crate::request::{Entry, REDIRECTS_MAX};
 use crate::{Request, special, status};
 
+/// A step's answer. Unlike [`Step::get`] it makes no future where the answer is there.
+macro_rules! answer {
+    ($step:expr) => {
+        match $step {
+            Step::Ready(answer) => answer,
+            Step::Wait(wait) => wait.await,
+        }
+    };
+}
+
 /// What running the phases came to.
 enum End {
     /// The response is made.
@@ -46,8 +56,10 @@ pub async fn run(r: &Rc<Request>) {
             }
         }
     }
-    if r.output.is_started() {
-        r.finish().get().await;
+    if r.output.is_started()
+        && let Step::Wait(f) = r.finish()
+    {
+        f.await;
     }
 }
 
@@ -92,6 +104,9 @@ async fn pass(r: &Rc<Request>) -> Outcome {
         return o;
     }
     for phase in [Phase::Preaccess, Phase::Access, Phase::Precontent] {
+        if r.location().handlers(phase).is_empty() {
+            continue;
+        }
         let outcome = if phase == Phase::Access { access(r).await } else { run_phase(r, phase).await };
         if outcome != Outcome::Declined {
             return outcome;
@@ -112,10 +127,12 @@ async fn locate(r: &Rc<Request>) -> Option<Outcome> {
             other => Some(other),
         };
     }
-    let server_rewrites = run_phase(r, Phase::ServerRewrite).await;
-    if server_rewrites != Outcome::Declined {
-        r.limit_keep_alive();
-        return Some(server_rewrites);
+    if !r.location().handlers(Phase::ServerRewrite).is_empty() {
+        let outcome = run_phase(r, Phase::ServerRewrite).await;
+        if outcome != Outcome::Declined {
+            r.limit_keep_alive();
+            return Some(outcome);
+        }
     }
     relocate(r).await
 }
@@ -125,6 +142,9 @@ async fn relocate(r: &Rc<Request>) -> Option<Outcome> {
         r.uri_changed.set(false);
         if let Some(o) = find_location(r) {
             return Some(o);
+        }
+        if r.location().handlers(Phase::Rewrite).is_empty() {
+            return None;
         }
         match run_rewrites(r).await {
             Outcome::Declined if r.uri_changed.get() => {}
@@ -185,7 +205,7 @@ fn check_location(r: &Rc<Request>) -> Option<Outcome> {
 async fn run_phase(r: &Rc<Request>, phase: Phase) -> Outcome {
     let mut i = 0;
     while let Some(h) = r.location().handlers(phase).get(i) {
-        match h.handler.handle(r).get().await {
+        match answer!(h.handler.handle(r)) {
             Outcome::Declined | Outcome::Satisfied => {}
             other => return other,
         }
@@ -202,7 +222,7 @@ async fn run_rewrites(r: &Rc<Request>) -> Outcome {
         r.location().handlers(Phase::Rewrite).iter().find(|h| after.is_none_or(|a| h.order > a))
     {
         after = Some(h.order);
-        match h.handler.handle(r).get().await {
+        match answer!(h.handler.handle(r)) {
             Outcome::Declined | Outcome::Satisfied if r.uri_changed.get() => return Outcome::Declined,
             Outcome::Declined | Outcome::Satisfied => {}
             other => return other,
@@ -220,7 +240,7 @@ async fn access(r: &Rc<Request>) -> Outcome {
     let mut refused = None;
     let mut i = 0;
     while let Some(h) = r.location().handlers(Phase::Access).get(i) {
-        match h.handler.handle(r).get().await {
+        match answer!(h.handler.handle(r)) {
             Outcome::Satisfied if any => return Outcome::Declined,
             Outcome::Status(s @ (401 | 403)) if any => {
                 refused = Some(refused.filter(|s| *s == 401).unwrap_or(s))
@@ -239,7 +259,7 @@ async fn access(r: &Rc<Request>) -> Outcome {
 async fn content(r: &Rc<Request>) -> Outcome {
     let location = r.location();
     if let Some(h) = &location.content {
-        return match h.handle(r).get().await {
+        return match answer!(h.handle(r)) {
             Outcome::Declined => Outcome::Done,
             other => other,
         };

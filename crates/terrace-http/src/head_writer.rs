@@ -11,20 +11,24 @@ pub const SERVER_FULL: &str = concat!("terrace/", env!("CARGO_PKG_VERSION"));
 /// And with `server_tokens off`.
 pub const SERVER_SHORT: &str = "terrace";
 
+const SERVER_LINE_FULL: &[u8] = concat!("Server: terrace/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
+const SERVER_LINE_SHORT: &[u8] = b"Server: terrace\r\n";
+/// Room for a usual head.
+const HEAD_BYTES: usize = 512;
+
 /// Appends the head of the response.
 pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
     let h = &r.headers_out;
     let core = &r.location().core;
+    out.reserve(HEAD_BYTES);
     status_line(r, out);
     if !h.has(KnownHeader::Server) {
-        out.extend_from_slice(b"Server: ");
-        out.extend_from_slice(if core.server_tokens { SERVER_FULL } else { SERVER_SHORT }.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(if core.server_tokens { SERVER_LINE_FULL } else { SERVER_LINE_SHORT });
     }
     if !h.has(KnownHeader::Date) {
-        out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(&clock::http_date());
-        out.extend_from_slice(b"\r\n");
+        let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+        line[6..35].copy_from_slice(&clock::http_date());
+        out.extend_from_slice(&line);
     }
     if let Some(t) = h.content_type.borrow().as_deref().filter(|t| !t.is_empty()) {
         field(b"Content-Type", t, out);

@@ -4,7 +4,7 @@
 use std::cell::{Ref, RefCell};
 
 use bytes::Bytes;
-use terrace_http1::{KnownHeader, RequestHead};
+use terrace_http1::{KnownHeader, NameSet, RequestHead};
 
 /// One field that a script set or that was copied.
 #[derive(Debug, Clone)]
@@ -85,6 +85,14 @@ impl HeadersIn {
     /// Whether a known field is there.
     pub fn has(&self, id: KnownHeader) -> bool {
         self.with(id, |_| ()).is_some()
+    }
+
+    /// Whether one of these known fields is there.
+    pub fn has_any(&self, names: NameSet) -> bool {
+        match &*self.changed.borrow() {
+            None => self.sent.as_ref().is_some_and(|s| s.head.headers.has_any(names)),
+            Some(fields) => fields.iter().any(|h| h.id.is_some_and(|id| names.has(id))),
+        }
     }
 
     /// Calls `f` with name and value of each field, in order.

@@ -37,6 +37,8 @@ pub struct LocationTree {
     exact: Vec<(Box<[u8]>, LocationIndex)>,
     prefixes: Vec<Prefix>,
     patterns: Vec<Pattern>,
+    /// Whether any of the prefixes redirects.
+    redirects: bool,
 }
 
 /// How a location matches.
@@ -93,6 +95,7 @@ impl LocationTree {
                 if self.prefixes.iter().any(|p| p.text == text) {
                     return Err(DuplicateLocation);
                 }
+                self.redirects |= auto_redirect;
                 self.prefixes.push(Prefix { text, location, is_final, auto_redirect, shorter: None, nested });
                 self.link_prefixes();
             }
@@ -120,15 +123,21 @@ impl LocationTree {
 
     /// What ends the search, if anything does; else `best` holds the best prefix so far.
     fn search(&self, uri: &[u8], captures: &mut Captures, best: &mut Option<LocationIndex>) -> Option<Found> {
-        if let Ok(i) = self.exact.binary_search_by(|(t, _)| t.as_ref().cmp(uri)) {
+        if !self.exact.is_empty()
+            && let Ok(i) = self.exact.binary_search_by(|(t, _)| t.as_ref().cmp(uri))
+        {
             return Some(Found::Location(self.exact[i].1));
         }
-        if let Some(l) = self.redirecting(uri) {
+        if self.redirects
+            && let Some(l) = self.redirecting(uri)
+        {
             return Some(Found::AutoRedirect(l));
         }
         if let Some(p) = self.longest_prefix(uri) {
             *best = Some(p.location);
-            if let Some(found) = p.nested.search(uri, captures, best) {
+            if !p.nested.is_empty()
+                && let Some(found) = p.nested.search(uri, captures, best)
+            {
                 return Some(found);
             }
             if p.is_final {
@@ -143,6 +152,10 @@ impl LocationTree {
             }
         }
         None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty() && self.patterns.is_empty()
     }
 
     fn longest_prefix(&self, uri: &[u8]) -> Option<&Prefix> {

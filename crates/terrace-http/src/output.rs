@@ -236,6 +236,9 @@ impl Request {
     fn send_filtered(self: &Rc<Self>, mut chunk: Chunk, first: usize) -> Step<bool> {
         let filters = &self.location().body_filters;
         for (i, filter) in filters.iter().enumerate().skip(first) {
+            if !filter.applies(self) {
+                continue;
+            }
             match filter.filter(self, chunk) {
                 Step::Ready(c) => chunk = c,
                 Step::Wait(f) => {

@@ -198,6 +198,14 @@ pub struct Request {
     id: RefCell<Option<[u8; 16]>>,
 }
 
+/// The texts that a request begins with.
+struct Texts {
+    method: Text,
+    uri: Text,
+    args: Text,
+    host: Text,
+}
+
 /// How many redirects within the server a request may take (nginx's `NGX_HTTP_MAX_URI_CHANGES`).
 pub const REDIRECTS_MAX: u8 = 10;
 
@@ -209,20 +217,22 @@ impl Request {
         sent: Box<SentHead>,
         uri: Option<Bytes>,
     ) -> Rc<Request> {
-        // Built in place and moved once: the struct is large.
-        let mut r = Request::blank(Rc::clone(&client.worker), server, clock::monotonic_ms());
         let head = &sent.head;
         let line = &head.line;
         let owned = |text: Option<Span>| text.map_or(Text::Owned(Bytes::new()), Text::Sent);
+        let texts = Texts {
+            method: Text::Sent(line.method_name),
+            uri: uri.map_or(Text::Sent(line.path), Text::Owned),
+            args: owned(line.args),
+            host: owned(head.host),
+        };
+        // Built in place and moved once: the struct is large.
+        let mut r = Request::with_texts(Rc::clone(&client.worker), server, clock::monotonic_ms(), texts);
         r.keep_alive = Cell::new(head.keep_alive);
         r.version = Cell::new(line.version);
         r.header_only = Cell::new(line.method == Method::Head);
-        r.method = RefCell::new(Text::Sent(line.method_name));
-        r.uri = RefCell::new(uri.map_or(Text::Sent(line.path), Text::Owned));
-        r.args = RefCell::new(owned(line.args));
         r.sent_target = line.target;
         r.line = line.whole;
-        r.host = RefCell::new(owned(head.host));
         r.body = RequestBody::new(head.framing, head.expect_continue);
         r.headers_in = HeadersIn::new(sent);
         r.client = Some(client);
@@ -247,8 +257,18 @@ impl Request {
         Rc::new(r)
     }
 
-    #[inline]
     pub(crate) fn blank(worker: Rc<Worker>, server: ServerIndex, started_ms: u64) -> Request {
+        let texts = Texts {
+            method: Text::Owned(Bytes::from_static(b"GET")),
+            uri: Text::Owned(Bytes::from_static(b"/")),
+            args: Text::Owned(Bytes::new()),
+            host: Text::Owned(Bytes::new()),
+        };
+        Request::with_texts(worker, server, started_ms, texts)
+    }
+
+    #[inline]
+    fn with_texts(worker: Rc<Worker>, server: ServerIndex, started_ms: u64, texts: Texts) -> Request {
         let location = worker.generation.server(server).root;
         Request {
             worker,
@@ -269,12 +289,12 @@ impl Request {
             depth: 0,
             started_ms,
             upstream: RefCell::default(),
-            method: RefCell::new(Text::Owned(Bytes::from_static(b"GET"))),
-            uri: RefCell::new(Text::Owned(Bytes::from_static(b"/"))),
-            args: RefCell::new(Text::Owned(Bytes::new())),
+            method: RefCell::new(texts.method),
+            uri: RefCell::new(texts.uri),
+            args: RefCell::new(texts.args),
             sent_target: Span::default(),
             line: Span::default(),
-            host: RefCell::new(Text::Owned(Bytes::new())),
+            host: RefCell::new(texts.host),
             server: Cell::new(server),
             location: Cell::new(location),
             entry: Cell::new(Entry::Server),
@@ -617,7 +637,6 @@ fn random_id() -> [u8; 16] {
 
 /// The extension of a URI's last segment: what follows its last dot.
 pub fn extension(uri: &[u8]) -> Option<&[u8]> {
-    let last = uri.rsplit(|b| *b == b'/').next()?;
-    let dot = last.iter().rposition(|b| *b == b'.')?;
-    (dot + 1 < last.len()).then(|| &last[dot + 1..])
+    let at = uri.iter().rposition(|b| matches!(b, b'.' | b'/')).filter(|at| uri[*at] == b'.')?;
+    (at + 1 < uri.len()).then(|| &uri[at + 1..])
 }

@@ -22,6 +22,28 @@ pub struct HeaderLine {
     pub id: Option<KnownHeader>,
 }
 
+/// A set of known names, to be made once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameSet(u64);
+
+impl NameSet {
+    /// The set of these.
+    pub const fn of(names: &[KnownHeader]) -> NameSet {
+        let mut set = 0;
+        let mut at = 0;
+        while at < names.len() {
+            set |= names[at].bit();
+            at += 1;
+        }
+        NameSet(set)
+    }
+
+    /// Whether `name` is in the set.
+    pub const fn has(self, name: KnownHeader) -> bool {
+        self.0 & name.bit() != 0
+    }
+}
+
 /// The header lines of a head, in the order sent.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
@@ -40,6 +62,12 @@ impl Headers {
     #[inline]
     pub fn has(&self, id: KnownHeader) -> bool {
         self.seen & id.bit() != 0
+    }
+
+    /// Whether a field with one of these names was sent.
+    #[inline]
+    pub fn has_any(&self, names: NameSet) -> bool {
+        self.seen & names.0 != 0
     }
 
     /// The first line with this name.
@@ -247,7 +275,7 @@ impl KnownHeader {
         let (&first, &last) = (name.first()?, name.last()?);
         let mut candidate = HEADS[slot(name.len(), first, last)];
         while candidate != NONE {
-            if NAMES[candidate as usize].as_bytes().eq_ignore_ascii_case(name) {
+            if is_name(name, NAMES[candidate as usize].as_bytes()) {
                 return Some(Self::ALL[candidate as usize]);
             }
             candidate = NEXT[candidate as usize];
@@ -262,6 +290,30 @@ impl KnownHeader {
 }
 
 const _: () = assert!(NAMES.len() <= u64::BITS as usize, "the set of seen names is a u64");
+
+/// Whether `name` is `known` in any case. Word by word, the last one overlapping the one before.
+#[inline]
+fn is_name(name: &[u8], known: &[u8]) -> bool {
+    if name.len() != known.len() {
+        return false;
+    }
+    let words = name.windows(8).zip(known.windows(8));
+    let same =
+        |(a, b): (&[u8], &[u8])| matches!((a.try_into(), b.try_into()), (Ok(a), Ok(b)) if is_word(a, b));
+    match name.len() {
+        ..8 => name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b)),
+        len => words.clone().step_by(8).all(same) && words.skip(len - 8).all(same),
+    }
+}
+
+/// Whether two words have the same letters in any case. `known` has letters and hyphens only.
+#[inline]
+fn is_word(word: [u8; 8], known: [u8; 8]) -> bool {
+    const CASE: u64 = u64::MAX / 0xff * 0x20;
+    let (word, known) = (u64::from_le_bytes(word), u64::from_le_bytes(known));
+    // Without its case bit a letter still has the bit above; a control character, which a hyphen would hide, has not.
+    (word | CASE) == (known | CASE) && (word | word >> 1) & CASE == CASE
+}
 
 /// The end of a chain in the name table.
 const NONE: u8 = u8::MAX;
@@ -309,5 +361,9 @@ mod tests {
         }
         assert_eq!(KnownHeader::from_name(b""), None);
         assert_eq!(KnownHeader::from_name(b"Content_Length"), None);
+        assert_eq!(KnownHeader::from_name(b"Content\rLength"), None);
+        assert_eq!(KnownHeader::from_name(b"Content-Lengt\x48"), Some(KnownHeader::ContentLength));
+        assert_eq!(KnownHeader::from_name(b"Content-Lengt\x08"), None);
+        assert_eq!(KnownHeader::from_name(b"\x08ost"), None);
     }
 }

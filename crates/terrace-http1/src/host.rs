@@ -20,9 +20,24 @@ pub struct Host {
 pub fn parse(value: &[u8]) -> Option<Host> {
     let literal = value.first() == Some(&b'[');
     let mut has_upper = false;
-    let mut after_dot = false;
     let mut end = value.len();
-    for (at, &byte) in value.iter().enumerate() {
+    // Most hosts are a run of usual bytes and single dots, then a port.
+    let mut usual = 0;
+    let (mut previous, mut two_dots) = (LOWER, 0);
+    for &byte in value {
+        let class = CLASSES[byte as usize];
+        if class > DOT {
+            break;
+        }
+        two_dots |= previous & class;
+        previous = class;
+        usual += 1;
+    }
+    if two_dots != 0 {
+        return None;
+    }
+    let mut after_dot = previous == DOT;
+    for (at, &byte) in value.iter().enumerate().skip(usual) {
         match CLASSES[byte as usize] {
             LOWER => after_dot = false,
             UPPER => {
@@ -59,24 +74,28 @@ pub fn parse(value: &[u8]) -> Option<Host> {
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
-    let mut port: u16 = 0;
+    let mut port: u32 = 0;
     for &byte in digits {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             return None;
         }
-        port = port.checked_mul(10)?.checked_add(u16::from(digit))?;
+        port = port * 10 + u32::from(digit);
+        if port > u32::from(u16::MAX) {
+            return None;
+        }
     }
-    Some(port)
+    Some(port as u16)
 }
 
-const REFUSED: u8 = 0;
-const LOWER: u8 = 1;
+/// The first two are what most hosts consist of, and two `DOT`s have a bit in common.
+const LOWER: u8 = 0;
+const DOT: u8 = 1;
 const UPPER: u8 = 2;
-const DOT: u8 = 3;
-const COLON: u8 = 4;
-const PERCENT: u8 = 5;
-const BRACKET: u8 = 6;
+const COLON: u8 = 3;
+const PERCENT: u8 = 4;
+const BRACKET: u8 = 5;
+const REFUSED: u8 = 6;
 
 /// The class of each byte; `LOWER` stands for all that needs no care (digits, unreserved and sub-delims).
 static CLASSES: [u8; 256] = {

@@ -29,7 +29,7 @@ pub mod uri;
 pub use body::{BodyDecoder, CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, Decoded, TRAILER_BYTES_MAX};
 pub use error::{BodyError, RequestError, ResponseError};
 pub use framing::Framing;
-pub use header::{HEADERS_INLINE, HeaderLine, Headers, KnownHeader};
+pub use header::{HEADERS_INLINE, HeaderLine, Headers, KnownHeader, NameSet};
 pub use limits::{HEADERS_MAX_DEFAULT, HeadLimits, ResponseLimits};
 pub use request::{Progress, RequestHead};
 pub use request_line::{Method, RequestLine, Version};

@@ -50,7 +50,7 @@ impl Lines {
         let Some(unseen) = window.get(self.scanned..) else {
             return Found::TooLong;
         };
-        let Some(found) = memchr3(b'\n', b'\r', 0, unseen) else {
+        let Some(found) = line_end(unseen) else {
             return self.unfinished(window.len(), limit);
         };
         let end = self.scanned + found;
@@ -72,11 +72,67 @@ impl Lines {
         Found::Line { start, end }
     }
 
+    #[cold]
     fn unfinished(&mut self, window_len: usize, limit: usize) -> Found {
         if window_len >= limit {
             return Found::TooLong;
         }
         self.scanned = window_len;
         Found::Partial
+    }
+}
+
+/// How much of a line is searched word by word: short lines are over before a call of `memchr` would pay.
+const NEAR_BYTES: usize = 64;
+
+/// The offset of the first LF, CR or NUL.
+#[inline]
+fn line_end(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let mut at = 0;
+    while at < NEAR_BYTES {
+        let Some(word) = text[at..].first_chunk::<8>() else {
+            let rest = text[at..].iter();
+            return rest.copied().position(is_line_end).map(|found| at + found);
+        };
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte below 0x0e. A borrow can only set bits of the bytes behind the first such byte.
+        let mut low = word.wrapping_sub(ONES * 0x0e) & !word & (ONES * 0x80);
+        while low != 0 {
+            let shift = low.trailing_zeros() & !7;
+            if is_line_end((word >> shift) as u8) {
+                return Some(at + shift as usize / 8);
+            }
+            low &= low - 1;
+        }
+        at += 8;
+    }
+    memchr3(b'\n', b'\r', 0, &text[at..]).map(|found| at + found)
+}
+
+#[inline]
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_are_found_at_every_offset() {
+        for len in 0..100 {
+            let mut text: Vec<u8> =
+                (0..len as u8).map(|i| [b'\t', 0x0e, 0x8d, b'a', 0xff, 1][i as usize % 6]).collect();
+            assert_eq!(line_end(&text), None, "{len}");
+            for at in 0..len {
+                let usual = text[at];
+                for end in [b'\n', b'\r', 0] {
+                    text[at] = end;
+                    assert_eq!(line_end(&text), Some(at), "{end} at {at} of {len}");
+                }
+                text[at] = usual;
+            }
+        }
     }
 }

@@ -118,37 +118,37 @@ impl RequestHead {
     /// Between two calls `buf` may grow at its end and may move, but must not change otherwise. After an error, and
     /// before the next request, [`clear`](Self::clear) must be called.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Progress, RequestError> {
-        loop {
-            match self.stage {
-                Stage::Before => {
-                    let empty = buf[self.lines.start().min(buf.len())..]
-                        .iter()
-                        .position(|byte| !matches!(byte, b'\r' | b'\n'));
-                    let start = empty.map_or(buf.len(), |skipped| self.lines.start() + skipped);
-                    if start >= limits.head_bytes_max() {
-                        return Err(RequestError::HeadTooLarge);
-                    }
-                    self.lines = Lines::at(start);
-                    if empty.is_none() {
-                        return Ok(Progress::Partial);
-                    }
-                    self.stage = Stage::RequestLine(false);
-                }
-                Stage::RequestLine(method_seen) => {
-                    if !self.parse_request_line(buf, limits, method_seen)? {
-                        return Ok(Progress::Partial);
-                    }
-                    self.stage = Stage::Headers;
-                }
-                Stage::Headers => {
-                    if !self.parse_headers(buf, limits)? {
-                        return Ok(Progress::Partial);
-                    }
-                    self.stage = Stage::Complete;
-                }
-                Stage::Complete => return Ok(Progress::Complete { head_len: self.lines.start() }),
-            }
+        if self.stage == Stage::Before && !self.skip_empty_lines(buf, limits)? {
+            return Ok(Progress::Partial);
         }
+        if let Stage::RequestLine(method_seen) = self.stage {
+            if !self.parse_request_line(buf, limits, method_seen)? {
+                return Ok(Progress::Partial);
+            }
+            self.stage = Stage::Headers;
+        }
+        if self.stage == Stage::Headers {
+            if !self.parse_headers(buf, limits)? {
+                return Ok(Progress::Partial);
+            }
+            self.stage = Stage::Complete;
+        }
+        Ok(Progress::Complete { head_len: self.lines.start() })
+    }
+
+    #[inline]
+    fn skip_empty_lines(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<bool, RequestError> {
+        let unseen = buf.get(self.lines.start()..).unwrap_or_default();
+        let skipped = unseen.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+        let start = skipped.map_or(buf.len(), |skipped| self.lines.start() + skipped);
+        if start >= limits.head_bytes_max() {
+            return Err(RequestError::HeadTooLarge);
+        }
+        self.lines = Lines::at(start);
+        if skipped.is_some() {
+            self.stage = Stage::RequestLine(false);
+        }
+        Ok(skipped.is_some())
     }
 
     /// The path that locations are matched against, and the query; see [`uri::normalize`]. A path that needs no work

@@ -9,7 +9,7 @@ use terrace_base::http_date;
 use terrace_conf::ConfError;
 use terrace_http::core::location_conf::IfModifiedSince;
 use terrace_http::{Builder, HeaderFilter, LocationBuilder, Module, Request, Step};
-use terrace_http1::KnownHeader;
+use terrace_http1::{KnownHeader, NameSet};
 
 /// The module.
 pub struct NotModified;
@@ -67,7 +67,11 @@ pub enum Verdict {
 /// Compares the request's conditions with the response's `Last-Modified` and `ETag`.
 pub fn check(r: &Request) -> Verdict {
     use KnownHeader::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
+    const CONDITIONS: NameSet = NameSet::of(&[IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince]);
     // A page that is served for an error is not what the conditions are about.
+    if !r.headers_in.has_any(CONDITIONS) {
+        return Verdict::Send;
+    }
     if r.headers_out.status.get() != 200 || !matches!(r.forced_status(), 0 | 200) || r.is_subrequest() {
         return Verdict::Send;
     }

@@ -4,7 +4,7 @@
 //! and, when it fires early, is armed again for the present one.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use terrace_base::clock;
@@ -15,12 +15,14 @@ use tokio::time::{Instant, Sleep};
 pub struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     armed_ms: u64,
+    /// Whom the armed timer wakes.
+    waker: Option<Waker>,
 }
 
 impl Timer {
     /// A timer that is not armed.
     pub const fn new() -> Timer {
-        Timer { sleep: None, armed_ms: 0 }
+        Timer { sleep: None, armed_ms: 0, waker: None }
     }
 
     /// Ready once `deadline_ms` has passed; otherwise the task is woken then.
@@ -37,18 +39,21 @@ impl Timer {
                     s.as_mut().reset(instant(deadline_ms));
                 }
                 Some(s) if deadline_ms < self.armed_ms => s.as_mut().reset(instant(deadline_ms)),
-                Some(s) => match s.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(()) => {
-                        clock::update();
-                        if clock::monotonic_ms() >= deadline_ms {
-                            return Poll::Ready(());
-                        }
-                        s.as_mut().reset(instant(deadline_ms));
+                // Armed for this task already.
+                Some(_) if self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) => {
+                    return Poll::Pending;
+                }
+                Some(s) => {
+                    if s.as_mut().poll(cx).is_pending() {
+                        self.waker = Some(cx.waker().clone());
+                        return Poll::Pending;
                     }
-                },
+                    // It has elapsed now.
+                    continue;
+                }
             }
             self.armed_ms = deadline_ms;
+            self.waker = None;
         }
     }
 }
