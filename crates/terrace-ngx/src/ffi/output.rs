@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use smallvec::smallvec;
+use terrace_base::log::Level;
 use terrace_http::{Chunk, Request, Step};
 use terrace_lua::{Value, Values, pending};
 
@@ -12,6 +13,7 @@ use super::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, bytes, functions};
 use crate::host::{Leave, current};
 use crate::phase::RESPONDING;
 use crate::settings::LuaLocation;
+use crate::yielding::capture::{join_args, parse_uri};
 
 functions! {
     "int (*flush)(int)" => flush,
@@ -25,6 +27,8 @@ functions! {
 pub const SEEN_EOF: c_int = -2;
 /// The client is gone.
 pub const CLIENT_GONE: c_int = -3;
+/// The URI leads out of the root.
+const UNSAFE_URI: c_int = -2;
 
 fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
     current(|h| if h.is_in(RESPONDING) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
@@ -125,12 +129,21 @@ extern "C" fn send_headers() -> c_int {
 extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: usize) -> c_int {
     // SAFETY: Lua strings.
     let (uri, args) = unsafe { (bytes(uri, uri_len), bytes(args, args_len)) };
-    let (uri, args) = (Bytes::copy_from_slice(uri), Bytes::copy_from_slice(args));
     current(|h| {
         if !h.is_in(RESPONDING) {
             return BAD_CONTEXT;
         }
-        h.leave.replace(Leave::Exec(uri, args));
+        let target = if uri.first() == Some(&b'@') {
+            Some((uri.to_vec(), args.to_vec()))
+        } else {
+            parse_uri(uri).map(|(path, query)| (path, join_args(query, args)))
+        };
+        let Some((path, query)) = target else {
+            let uri = String::from_utf8_lossy(uri);
+            h.request.log(Level::Error, format_args!("unsafe URI \"{uri}\" was detected"));
+            return UNSAFE_URI;
+        };
+        h.leave.replace(Leave::Exec(path.into(), query.into()));
         DONE
     })
     .unwrap_or(NO_REQUEST)

@@ -134,13 +134,14 @@ fn body_for(parent: &Request, own: Option<&[u8]>, method: &str, forward: bool) -
     }
 }
 
-fn join_args(query: &[u8], more: &[u8]) -> Vec<u8> {
+/// A query and more of it.
+pub fn join_args(query: &[u8], more: &[u8]) -> Vec<u8> {
     let between: &[u8] = if query.is_empty() || more.is_empty() { b"" } else { b"&" };
     [query, between, more].concat()
 }
 
-/// Path and query of a subrequest's URI; `None` for one that leaves the root or has a zero byte (nginx's rule).
-fn parse_uri(uri: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// Path and query of the URI of a subrequest or an internal redirect; `None` for one that leaves the root or has a zero byte (nginx's rule).
+pub fn parse_uri(uri: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (path, query) = match memchr::memchr(b'?', uri) {
         Some(at) => (uri.get(..at)?, uri.get(at + 1..)?),
         None => (uri, &[][..]),

@@ -3,7 +3,7 @@
 
 mod body;
 pub mod cache;
-mod capture;
+pub mod capture;
 mod semaphore;
 mod sleep;
 mod socket;

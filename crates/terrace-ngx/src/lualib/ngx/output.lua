@@ -47,10 +47,14 @@ function ngx.exit(code)
     if type(code) ~= "number" then
         error("bad argument #1 to 'exit' (number expected, got " .. type(code) .. ")", 2)
     end
+    if code == ngx.AGAIN or code == ngx.DONE then
+        error("bad argument to 'ngx.exit': does not accept NGX_AGAIN or NGX_DONE", 2)
+    end
     if band(phase, RESPONDING) ~= 0 then
         if native.headers_sent() == 1 and code >= 300 and code ~= 444 and code ~= 408 and code ~= 499 then
-            ngx.log(ngx.ERR, "attempt to set status ", code, " via ngx.exit after sending out the response status ",
-                native.status())
+            local line = "attempt to set status " .. code .. " via ngx.exit after sending out the response status "
+                .. native.status()
+            native.log(ngx.ERR, line, #line)
             code = 200
         end
         return leave(code)
@@ -65,33 +69,45 @@ function ngx.exit(code)
     refuse(base.BAD_CONTEXT)
 end
 
+local function query_of(args)
+    local kind = type(args)
+    if kind == "table" then
+        return ngx.encode_args(args)
+    elseif kind == "string" or kind == "number" then
+        return tostring(args)
+    elseif args == nil then
+        return ""
+    end
+    error("bad argument #2 to 'exec' (string, number, or table expected, but got " .. kind .. ")", 3)
+end
+
 function ngx.exec(uri, args)
-    if type(uri) ~= "string" or uri == "" then
+    if type(uri) == "number" then
+        uri = tostring(uri)
+    elseif type(uri) ~= "string" then
         error("bad argument #1 to 'exec' (string expected, got " .. type(uri) .. ")", 2)
+    end
+    if uri == "" then
+        error("The uri argument is empty", 2)
     end
     if native.headers_sent() == 1 then
         error("attempt to call ngx.exec after sending out response headers", 2)
     end
-    local query = ""
-    if args ~= nil then
-        query = type(args) == "table" and ngx.encode_args(args) or tostring(args)
-    end
-    if uri:byte(1) ~= 64 then
-        local at = uri:find("?", 1, true)
-        if at then
-            local own = uri:sub(at + 1)
-            uri = uri:sub(1, at - 1)
-            query = query == "" and own or (own .. "&" .. query)
-        end
-    end
+    local query = query_of(args)
     local code = native.exec(uri, #uri, query, #query)
-    if code < 0 then
+    if code == -2 then
+        error("unsafe uri", 2)
+    elseif code < 0 then
         refuse(code)
     end
     return leave(0)
 end
 
 local redirects = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
+
+local function escaped(byte)
+    return ("\\x%02X"):format(byte:byte())
+end
 
 function ngx.redirect(uri, status)
     status = status or 302
@@ -107,8 +123,9 @@ function ngx.redirect(uri, status)
         refuse(base.BAD_CONTEXT)
     end
     uri = tostring(uri)
-    if uri:find("[\r\n%z]") then
-        error("unsafe byte in redirect uri \"" .. uri:gsub("[%c]", "?") .. "\"", 2)
+    local unsafe = uri:match("[%c]")
+    if unsafe then
+        error(("unsafe byte \"0x%02x\" in redirect uri \"%s\""):format(unsafe:byte(), (uri:gsub("[%c]", escaped))), 2)
     end
     native.header_set("Location", 8, uri, #uri, 0)
     return leave(status)
