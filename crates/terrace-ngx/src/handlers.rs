@@ -111,7 +111,7 @@ fn outcome(ended: Ended, phase: LuaPhase) -> Outcome {
         _ => {
             // `ngx.ERROR` and anything unknown end the connection.
             r.keep_alive.set(false);
-            Outcome::Status(if r.output.is_started() { status::CLOSE } else { status::INTERNAL })
+            Outcome::Status(if r.is_subrequest() { status::INTERNAL } else { status::CLOSE })
         }
     }
 }
@@ -121,7 +121,8 @@ fn returned(r: &Rc<Request>, phase: LuaPhase) -> Outcome {
     if phase == LuaPhase::Content || r.output.is_started() {
         return Outcome::Done;
     }
-    Outcome::Declined
+    // Access code that lets a request pass has granted it.
+    if phase == LuaPhase::Access { Outcome::Satisfied } else { Outcome::Declined }
 }
 
 fn exec(r: &Rc<Request>, uri: Bytes, args: Bytes) -> Outcome {
@@ -169,10 +170,7 @@ fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase) -> Step {
         Err(status) => Outcome::Status(status),
     };
     let step = run(r, code, phase, Vec::new()).map(done);
-    if phase != LuaPhase::Content {
-        return step;
-    }
-    // A script that made no output has made an empty response.
+    // A script that is done and made no output has made an empty response.
     let r = Rc::clone(r);
     match step {
         Step::Ready(Outcome::Done) if !r.output.is_started() => send_empty(r),
