@@ -77,7 +77,12 @@ local function flat(value)
         end
         return table.concat(parts)
     end
-    return value == nil and "" or tostring(value)
+    if value == nil then
+        return ""
+    elseif type(value) ~= "string" and type(value) ~= "number" then
+        error("bad chunk data type: " .. type(value), 3)
+    end
+    return tostring(value)
 end
 
 ngx.arg = setmetatable({}, {
