@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use terrace_base::log::Level;
 use terrace_conf::ConfError;
 use terrace_http::persistent::Persistent;
 
@@ -56,7 +55,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, rustc: &str) -> ExitCode {
         Stage::Worker => serve_for_master(source),
     };
     result.unwrap_or_else(|e| {
-        log.say(Level::Emerg, &e.to_string());
+        log.emerg(&e.to_string());
         ExitCode::FAILURE
     })
 }
@@ -71,7 +70,7 @@ fn front(cli: &Cli, source: Source, args: &[OsString]) -> Result<ExitCode, Start
     if let Some(signal) = cli.signal {
         return Ok(signal_command::send(signal, main));
     }
-    warn(&source, &loaded);
+    warn(&loaded);
     match (main.daemon(), main.master_process()) {
         (true, true) => background::start(Stage::BackgroundMaster, args, main),
         (true, false) => background::start(Stage::BackgroundSingle, args, main),
@@ -91,8 +90,11 @@ fn check(source: &Source) -> Result<Loaded, ConfError> {
     source.load(&Arc::new(Persistent::default()), 1, true)
 }
 
-fn warn(source: &Source, loaded: &Loaded) {
-    loaded.warnings.iter().for_each(|w| source.say(Level::Warn, w));
+/// Warnings are for who starts the server, not for those who watch its log.
+fn warn(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        eprintln!("terrace: [warn] {warning}");
+    }
 }
 
 fn report_test(cli: &Cli, source: &Source, checked: Result<Loaded, ConfError>) -> ExitCode {
@@ -100,12 +102,12 @@ fn report_test(cli: &Cli, source: &Source, checked: Result<Loaded, ConfError>) -
     let loaded = match checked {
         Ok(loaded) => loaded,
         Err(e) => {
-            source.say(Level::Emerg, &e.to_string());
+            source.emerg(&e.to_string());
             eprintln!("terrace: configuration file {conf} test failed");
             return ExitCode::FAILURE;
         }
     };
-    warn(source, &loaded);
+    warn(&loaded);
     if !cli.quiet {
         eprintln!("terrace: the configuration file {conf} syntax is ok");
         eprintln!("terrace: configuration file {conf} test is successful");

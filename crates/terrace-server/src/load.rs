@@ -55,9 +55,10 @@ impl Source {
         Ok(Source { prefix, conf, error_log, globals })
     }
 
-    /// Says something of the start on standard error and, as nginx does, in the error log that holds until the
+    /// Says why there is no start on standard error and, as nginx does, in the error log that holds until the
     /// configuration names another: that of `-e`, or `logs/error.log` below the prefix where that can be opened.
-    pub fn say(&self, level: Level, text: &str) {
+    pub fn emerg(&self, text: &str) {
+        let level = Level::Emerg;
         eprintln!("terrace: [{}] {text}", level.name());
         let path = self.error_log.clone().unwrap_or_else(|| self.prefix.join(error_log::DEFAULT_PATH));
         if path.as_os_str() != "stderr"
