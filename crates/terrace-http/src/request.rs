@@ -198,12 +198,23 @@ pub struct Request {
     id: RefCell<Option<[u8; 16]>>,
 }
 
-/// The texts that a request begins with.
-struct Texts {
+/// What a request begins with.
+struct Parts {
+    worker: Rc<Worker>,
+    client: Option<Rc<Client>>,
+    server: ServerIndex,
+    started_ms: u64,
     method: Text,
     uri: Text,
     args: Text,
     host: Text,
+    sent_target: Span,
+    line: Span,
+    version: Version,
+    keep_alive: bool,
+    header_only: bool,
+    body: RequestBody,
+    headers_in: HeadersIn,
 }
 
 /// How many redirects within the server a request may take (nginx's `NGX_HTTP_MAX_URI_CHANGES`).
@@ -220,23 +231,24 @@ impl Request {
         let head = &sent.head;
         let line = &head.line;
         let owned = |text: Option<Span>| text.map_or(Text::Owned(Bytes::new()), Text::Sent);
-        let texts = Texts {
+        let parts = Parts {
+            worker: Rc::clone(&client.worker),
+            server,
+            started_ms: clock::monotonic_ms(),
             method: Text::Sent(line.method_name),
             uri: uri.map_or(Text::Sent(line.path), Text::Owned),
             args: owned(line.args),
             host: owned(head.host),
+            sent_target: line.target,
+            line: line.whole,
+            version: line.version,
+            keep_alive: head.keep_alive,
+            header_only: line.method == Method::Head,
+            body: RequestBody::new(head.framing, head.expect_continue),
+            headers_in: HeadersIn::new(sent),
+            client: Some(client),
         };
-        // Built in place and moved once: the struct is large.
-        let mut r = Request::with_texts(Rc::clone(&client.worker), server, clock::monotonic_ms(), texts);
-        r.keep_alive = Cell::new(head.keep_alive);
-        r.version = Cell::new(line.version);
-        r.header_only = Cell::new(line.method == Method::Head);
-        r.sent_target = line.target;
-        r.line = line.whole;
-        r.body = RequestBody::new(head.framing, head.expect_continue);
-        r.headers_in = HeadersIn::new(sent);
-        r.client = Some(client);
-        Rc::new(r)
+        Rc::new(Request::assemble(parts))
     }
 
     /// A request that no client made: the carrier of a timer, of a worker's start, or (by the fields a caller
@@ -258,44 +270,55 @@ impl Request {
     }
 
     pub(crate) fn blank(worker: Rc<Worker>, server: ServerIndex, started_ms: u64) -> Request {
-        let texts = Texts {
+        Request::assemble(Parts {
+            worker,
+            server,
+            started_ms,
             method: Text::Owned(Bytes::from_static(b"GET")),
             uri: Text::Owned(Bytes::from_static(b"/")),
             args: Text::Owned(Bytes::new()),
             host: Text::Owned(Bytes::new()),
-        };
-        Request::with_texts(worker, server, started_ms, texts)
+            sent_target: Span::default(),
+            line: Span::default(),
+            version: Version::Http11,
+            keep_alive: false,
+            header_only: false,
+            body: RequestBody::empty(),
+            headers_in: HeadersIn::default(),
+            client: None,
+        })
     }
 
-    #[inline]
-    fn with_texts(worker: Rc<Worker>, server: ServerIndex, started_ms: u64, texts: Texts) -> Request {
-        let location = worker.generation.server(server).root;
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the struct is large: inlined, it is built where it is to stand")]
+    fn assemble(parts: Parts) -> Request {
+        let location = parts.worker.generation.server(parts.server).root;
         Request {
-            worker,
-            client: None,
+            worker: parts.worker,
+            client: parts.client,
             parent: None,
-            headers_in: HeadersIn::default(),
+            headers_in: parts.headers_in,
             headers_out: HeadersOut::default(),
             output: Output::default(),
-            body: RequestBody::empty(),
-            version: Cell::new(Version::Http11),
-            keep_alive: Cell::new(false),
+            body: parts.body,
+            version: Cell::new(parts.version),
+            keep_alive: Cell::new(parts.keep_alive),
             internal: Cell::new(false),
             uri_changed: Cell::new(false),
             aliases_uri: Cell::new(false),
             error_page: Cell::new(false),
-            header_only: Cell::new(false),
+            header_only: Cell::new(parts.header_only),
             redirects: Cell::new(0),
             depth: 0,
-            started_ms,
+            started_ms: parts.started_ms,
             upstream: RefCell::default(),
-            method: RefCell::new(texts.method),
-            uri: RefCell::new(texts.uri),
-            args: RefCell::new(texts.args),
-            sent_target: Span::default(),
-            line: Span::default(),
-            host: RefCell::new(texts.host),
-            server: Cell::new(server),
+            method: RefCell::new(parts.method),
+            uri: RefCell::new(parts.uri),
+            args: RefCell::new(parts.args),
+            sent_target: parts.sent_target,
+            line: parts.line,
+            host: RefCell::new(parts.host),
+            server: Cell::new(parts.server),
             location: Cell::new(location),
             entry: Cell::new(Entry::Server),
             forced_status: Cell::new(0),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
@@ -44,18 +45,26 @@ impl Stream {
     /// A short read has emptied the socket (the poller is edge triggered), so the next wait sleeps at once instead of
     /// asking the kernel again.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = each!(self, s => s.try_read(buf))?;
-        if n > 0 && n < buf.len() {
-            let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-            // The error is what clears the readiness; more data sets it again.
-            let _ = each!(self, s => s.try_io(Interest::READABLE, nothing));
-        }
-        Ok(n)
+        let len = buf.len();
+        let mut short = 0;
+        let result = each!(self, s => s.try_io(Interest::READABLE, || {
+            // The system call itself: the C library's is a cancellation point, which costs in a process with threads.
+            let (_, n) = rustix::net::recv(s, &mut *buf, RecvFlags::empty())?;
+            if n > 0 && n < len {
+                short = n;
+                // The error is what clears the readiness; more data sets it again.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        }));
+        if short > 0 { Ok(short) } else { result }
     }
 
     /// Writes what fits; `WouldBlock` when nothing does.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        each!(self, s => s.try_write(buf))
+        each!(self, s => {
+            s.try_io(Interest::WRITABLE, || Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?))
+        })
     }
 
     /// Writes what fits of several buffers.
