@@ -260,6 +260,11 @@ impl Request {
         result
     }
 
+    /// Whether a part of the body has not been read from the client.
+    pub(crate) fn has_unread_body(&self) -> bool {
+        self.client.is_some() && self.body.is_on_wire()
+    }
+
     /// Reads and drops what is left of the body, so that the connection can carry another request. False when the
     /// connection must be closed instead.
     pub(crate) async fn discard_body(&self) -> bool {

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -214,8 +214,7 @@ impl Client {
     }
 
     /// Runs `work` while writing what it leaves in the buffer beyond [`POSTPONE_BYTES`].
-    async fn with_output<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+    async fn with_output<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             let polled = work.as_mut().poll(cx);
             if polled.is_pending() && self.unsent() >= POSTPONE_BYTES {
@@ -328,9 +327,9 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
             return false;
         }
     };
-    client.with_output(engine::serve(&r)).await;
-    let keep = r.keep_alive.get() && r.discard_body().await && r.keep_alive.get();
-    let flushed = client.flush().await.is_ok();
+    client.with_output(pin!(engine::serve(&r))).await;
+    let keep = r.keep_alive.get() && (!r.has_unread_body() || r.discard_body().await) && r.keep_alive.get();
+    let flushed = (client.write_pending() && !client.is_gone()) || client.flush().await.is_ok();
     // A script may keep the request a little longer; then its head is freed with it.
     let mut r = r;
     if let Some(sent) = Rc::get_mut(&mut r).and_then(|r| r.headers_in.take_sent()) {
