@@ -29,7 +29,11 @@ fn request(f: impl FnOnce(&Request) -> c_int) -> c_int {
 }
 
 extern "C" fn status() -> c_int {
-    request(|r| c_int::from(r.headers_out.status.get()))
+    // In an error page's code the status is the error's until another is set.
+    request(|r| match r.forced_status() {
+        0 => c_int::from(r.headers_out.status.get()),
+        forced => c_int::from(forced),
+    })
 }
 
 extern "C" fn set_status(code: c_int) -> c_int {
@@ -38,6 +42,7 @@ extern "C" fn set_status(code: c_int) -> c_int {
             r.log(Level::Error, format_args!("attempt to set ngx.status after sending out response headers"));
             return SENT;
         }
+        r.error_status(0);
         r.headers_out.status.set(u16::try_from(code).unwrap_or(0));
         r.headers_out.status_line.take();
         DONE

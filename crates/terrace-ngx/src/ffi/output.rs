@@ -134,7 +134,14 @@ extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: us
             return BAD_CONTEXT;
         }
         let target = if uri.first() == Some(&b'@') {
-            Some((uri.to_vec(), args.to_vec()))
+            if !args.is_empty() {
+                let (args, uri) = (String::from_utf8_lossy(args), String::from_utf8_lossy(uri));
+                h.request.log(
+                    Level::Warn,
+                    format_args!("query strings {args} ignored when exec'ing named location {uri}"),
+                );
+            }
+            Some((uri.to_vec(), Vec::new()))
         } else {
             parse_uri(uri).map(|(path, query)| (path, join_args(query, args)))
         };
