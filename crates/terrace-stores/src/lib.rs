@@ -26,4 +26,6 @@
 
 mod sql;
 
-pub use sql::{InitError, ROWS_MAX, RowShape, SqlError, SqlOptions, SqlSource, SCRIPT_BYTES_MAX, VALUE_BYTES_MAX, init};
+pub use sql::{
+    InitError, ROWS_MAX, RowShape, SCRIPT_BYTES_MAX, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX, init,
+};
