@@ -297,13 +297,21 @@ fn is_name(name: &[u8], known: &[u8]) -> bool {
     if name.len() != known.len() {
         return false;
     }
-    let words = name.windows(8).zip(known.windows(8));
-    let same =
-        |(a, b): (&[u8], &[u8])| matches!((a.try_into(), b.try_into()), (Ok(a), Ok(b)) if is_word(a, b));
-    match name.len() {
-        ..8 => name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b)),
-        len => words.clone().step_by(8).all(same) && words.skip(len - 8).all(same),
+    if let (Some(name_end), Some(known_end)) = (name.last_chunk::<8>(), known.last_chunk::<8>()) {
+        let words = name.as_chunks::<8>().0.iter().zip(known.as_chunks::<8>().0);
+        return is_word(*name_end, *known_end) && words.into_iter().all(|(a, b)| is_word(*a, *b));
     }
+    if let (Some(name), Some(known)) = (half_words(name), half_words(known)) {
+        return is_word(name, known);
+    }
+    name.eq_ignore_ascii_case(known)
+}
+
+/// The first and the last four bytes.
+#[inline]
+fn half_words(text: &[u8]) -> Option<[u8; 8]> {
+    let (&[a, b, c, d], &[e, f, g, h]) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
+    Some([a, b, c, d, e, f, g, h])
 }
 
 /// Whether two words have the same letters in any case. `known` has letters and hyphens only.
