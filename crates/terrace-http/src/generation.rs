@@ -43,6 +43,8 @@ pub struct Location {
     pub content: Option<Arc<dyn Handler>>,
     /// Header filters, in their order.
     pub header_filters: Vec<Arc<dyn HeaderFilter>>,
+    /// Whether one of them may wait.
+    pub header_filters_may_wait: bool,
     /// Body filters, in their order.
     pub body_filters: Vec<Arc<dyn BodyFilter>>,
 }

@@ -159,6 +159,9 @@ impl LocationTree {
     }
 
     fn longest_prefix(&self, uri: &[u8]) -> Option<&Prefix> {
+        if let [only] = &self.prefixes[..] {
+            return uri.starts_with(&only.text).then_some(only);
+        }
         let after = self.prefixes.partition_point(|p| p.text.as_ref() <= uri);
         let mut at = after.checked_sub(1);
         while let Some(i) = at {

@@ -191,7 +191,7 @@ impl Request {
     pub fn can_write_now(self: &Rc<Self>) -> bool {
         let location = self.location();
         if self.output.mode.get() == Mode::Unstarted {
-            if self.output.starting.get() || location.header_filters.iter().any(|f| f.may_wait()) {
+            if self.output.starting.get() || location.header_filters_may_wait {
                 return false;
             }
             // Without filters that wait this does not wait.

@@ -63,6 +63,7 @@ fn unused(log: Arc<ErrorLog>) -> Location {
         phases: Default::default(),
         content: None,
         header_filters: Vec::new(),
+        header_filters_may_wait: false,
         body_filters: Vec::new(),
     }
 }

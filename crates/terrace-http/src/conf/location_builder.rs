@@ -59,6 +59,7 @@ impl LocationBuilder {
             settings: self.settings,
             phases: self.phases,
             content: self.content,
+            header_filters_may_wait: self.header_filters.iter().any(|f| f.may_wait()),
             header_filters: self.header_filters,
             body_filters: self.body_filters,
         }
