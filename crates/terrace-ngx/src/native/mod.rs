@@ -1,6 +1,7 @@
 //! Modules in Rust that scripts `require` under the names of C modules.
 
 mod cjson;
+mod html;
 mod print;
 
 use terrace_lua::{LuaError, Vm};
@@ -11,6 +12,7 @@ pub fn preload(vm: &Vm) -> Result<(), LuaError> {
     unsafe {
         vm.preload("cjson", cjson::luaopen_cjson)?;
         vm.preload("cjson.safe", cjson::luaopen_cjson_safe)?;
+        vm.preload("terrace.html", html::open)?;
         vm.preload("terrace.print", print::open)
     }
 }

@@ -87,8 +87,15 @@ local function escape(value, code)
 end
 
 
+-- On Terrace the work is native.
+local has_native, native_html = pcall(require, "terrace.html")
+local escape_text = has_native and native_html.escape or escape
+
 local function escape_one(value)
-    return escape(value)
+    if type(value) ~= "string" then
+        return output(value)
+    end
+    return escape_text(value)
 end
 
 
