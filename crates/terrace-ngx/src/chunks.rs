@@ -4,7 +4,7 @@ use bytes::Bytes;
 use terrace_conf::{ConfError, Node};
 use terrace_http::{Builder, Value};
 
-use crate::settings::LuaState;
+use crate::settings::LuaMain;
 
 /// Where the code is.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl Code {
 }
 
 fn next_id(b: &mut Builder) -> usize {
-    let state = b.state::<LuaState>();
+    let state = b.state::<LuaMain>();
     state.codes += 1;
     state.codes - 1
 }

@@ -8,36 +8,7 @@ use terrace_shdict::Dict;
 
 use crate::chunks::Code;
 
-/// What the configuration says of Lua as a whole, while it is read.
-#[derive(Default)]
-pub struct LuaState {
-    /// How many directives have code.
-    pub codes: usize,
-    /// `lua_package_path`
-    pub package_path: Option<String>,
-    /// `lua_package_cpath`
-    pub package_cpath: Option<String>,
-    /// `init_by_lua*`
-    pub init: Option<Code>,
-    /// `init_worker_by_lua*`
-    pub init_worker: Option<Code>,
-    /// `exit_worker_by_lua*`
-    pub exit_worker: Option<Code>,
-    /// `lua_shared_dict`s, in order.
-    pub dicts: Vec<(String, Arc<Dict>)>,
-    /// `lua_code_cache off` anywhere.
-    pub code_cache_off: bool,
-    /// `lua_max_pending_timers`
-    pub pending_timers_max: Option<usize>,
-    /// `lua_max_running_timers`
-    pub running_timers_max: Option<usize>,
-    /// `lua_regex_cache_max_entries`
-    pub regex_cache_max: Option<usize>,
-    /// `lua_regex_match_limit`
-    pub regex_match_limit: Option<u32>,
-}
-
-/// The same, as a generation keeps it.
+/// What the configuration says of Lua as a whole: filled while it is read, then kept by the generation.
 #[derive(Default)]
 pub struct LuaMain {
     /// How many directives have code.
@@ -54,8 +25,8 @@ pub struct LuaMain {
     pub exit_worker: Option<Code>,
     /// `lua_shared_dict`s, in order.
     pub dicts: Vec<(String, Arc<Dict>)>,
-    /// `lua_code_cache`
-    pub code_cache: bool,
+    /// `lua_code_cache off` anywhere.
+    pub code_cache_off: bool,
     /// `lua_max_pending_timers`
     pub pending_timers_max: Option<usize>,
     /// `lua_max_running_timers`

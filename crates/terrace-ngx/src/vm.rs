@@ -43,11 +43,11 @@ pub enum ChunkError {
 impl LuaVm {
     /// The VM for a request: its worker's, or its own with `lua_code_cache off`.
     pub fn of(r: &Rc<Request>) -> Result<Rc<LuaVm>, LuaError> {
-        if let Some(vm) = r.worker.find_state::<Rc<LuaVm>>().filter(|vm| vm.main.code_cache) {
+        if let Some(vm) = r.worker.find_state::<Rc<LuaVm>>().filter(|vm| !vm.main.code_cache_off) {
             return Ok(Rc::clone(&vm));
         }
         let main = LuaMain::of(r.generation());
-        if main.code_cache {
+        if !main.code_cache_off {
             return LuaVm::of_worker(&r.worker);
         }
         let owner = r.main().unwrap_or_else(|| Rc::clone(r));

@@ -11,7 +11,7 @@ use super::settings;
 use crate::chunks::Code;
 use crate::handlers::{self, BodyCode, HeaderCode, LogCode, PhaseCode};
 use crate::phase::LuaPhase;
-use crate::settings::{LuaCodes, LuaLocation, LuaMain, LuaState};
+use crate::settings::{LuaCodes, LuaLocation, LuaMain};
 use crate::vm::LuaVm;
 
 /// The module.
@@ -55,23 +55,9 @@ impl Module for Lua {
     }
 
     fn finish(&self, b: &mut Builder) -> Result<(), ConfError> {
-        let prefix = b.paths.prefix.clone();
-        let s = std::mem::take(b.state::<LuaState>());
-        b.share(Arc::new(LuaMain {
-            codes: s.codes,
-            package_path: s.package_path,
-            package_cpath: s.package_cpath,
-            init: s.init,
-            init_worker: s.init_worker,
-            exit_worker: s.exit_worker,
-            dicts: s.dicts,
-            code_cache: !s.code_cache_off,
-            pending_timers_max: s.pending_timers_max,
-            running_timers_max: s.running_timers_max,
-            regex_cache_max: s.regex_cache_max,
-            regex_match_limit: s.regex_match_limit,
-            prefix,
-        }));
+        let mut main = std::mem::take(b.state::<LuaMain>());
+        main.prefix = b.paths.prefix.clone();
+        b.share(Arc::new(main));
         Ok(())
     }
 
@@ -150,9 +136,9 @@ macro_rules! forms {
 fn all_forms() -> Vec<Forms> {
     const HTTP: Contexts = Contexts::HTTP;
     vec![
-        forms!("init_by_lua", HTTP, "Lua code that runs when a worker's VM is made.", |b, c| fill(&mut b.state::<LuaState>().init, c)),
-        forms!("init_worker_by_lua", HTTP, "Lua code that runs when a worker starts.", |b, c| fill(&mut b.state::<LuaState>().init_worker, c)),
-        forms!("exit_worker_by_lua", HTTP, "Lua code that runs when a worker ends.", |b, c| fill(&mut b.state::<LuaState>().exit_worker, c)),
+        forms!("init_by_lua", HTTP, "Lua code that runs when a worker's VM is made.", |b, c| fill(&mut b.state::<LuaMain>().init, c)),
+        forms!("init_worker_by_lua", HTTP, "Lua code that runs when a worker starts.", |b, c| fill(&mut b.state::<LuaMain>().init_worker, c)),
+        forms!("exit_worker_by_lua", HTTP, "Lua code that runs when a worker ends.", |b, c| fill(&mut b.state::<LuaMain>().exit_worker, c)),
         forms!("server_rewrite_by_lua", Contexts::HTTP.union(Contexts::SERVER), "Lua code for the server's rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().server_rewrite, Arc::new(c))),
         forms!("rewrite_by_lua", HSLI, "Lua code for the rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().rewrite, Arc::new(c))),
         forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),

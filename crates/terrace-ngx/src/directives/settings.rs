@@ -10,7 +10,7 @@ use terrace_shdict::Dict;
 
 use crate::chunks::Code;
 use crate::handlers::SetCode;
-use crate::settings::{LuaLocation, LuaState};
+use crate::settings::{LuaLocation, LuaMain};
 use Arity::{AtLeast, Exactly, Flag};
 
 macro_rules! location {
@@ -44,9 +44,9 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
     let hsli = hsl.union(Contexts::LOCATION_IF);
     let set = Contexts::SERVER.union(Contexts::SERVER_IF).union(Contexts::LOCATION).union(Contexts::LOCATION_IF);
     vec![
-        simple("lua_package_path", HTTP, Exactly(1), ";;", "Where require finds Lua modules; ;; is the default path.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaState>().package_path, t) }),
-        simple("lua_package_cpath", HTTP, Exactly(1), ";;", "Where require finds C modules.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaState>().package_cpath, t) }),
-        simple("lua_code_cache", hsli, Flag, "on", "Whether Lua code is kept between requests; off is for development.", |b, n| { b.state::<LuaState>().code_cache_off |= !n.flag(0)?; Ok(()) }),
+        simple("lua_package_path", HTTP, Exactly(1), ";;", "Where require finds Lua modules; ;; is the default path.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaMain>().package_path, t) }),
+        simple("lua_package_cpath", HTTP, Exactly(1), ";;", "Where require finds C modules.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaMain>().package_cpath, t) }),
+        simple("lua_code_cache", hsli, Flag, "on", "Whether Lua code is kept between requests; off is for development.", |b, n| { b.state::<LuaMain>().code_cache_off |= !n.flag(0)?; Ok(()) }),
         simple("lua_shared_dict", HTTP, Exactly(2), "", "A dictionary of this name and size that all workers share.", set_dict),
         simple("set_by_lua", set, AtLeast(2), "", "Sets a variable to what Lua code returns.", set_by_lua),
         Directive { shape: Shape::Raw, ..simple("set_by_lua_block", set, Exactly(1), "", "Sets a variable to what Lua code returns.", set_by_lua_block) },
@@ -65,10 +65,10 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("lua_http10_buffering", hsli, Flag, "on", "Whether HTTP/1.0 responses are held back for their length.", location!(http10_buffering, flag)),
         simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Accepted; see the guide.", location!(no_postpone, flag)),
         simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Accepted; see the guide.", tuned),
-        simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaState>().pending_timers_max = Some(n.number(0)?); Ok(()) }),
-        simple("lua_max_running_timers", HTTP, Exactly(1), "256", "How many timers may run.", |b, n| { b.state::<LuaState>().running_timers_max = Some(n.number(0)?); Ok(()) }),
-        simple("lua_regex_cache_max_entries", HTTP, Exactly(1), "1024", "How many compiled regexes a worker keeps.", |b, n| { b.state::<LuaState>().regex_cache_max = Some(n.number(0)?); Ok(()) }),
-        simple("lua_regex_match_limit", HTTP, Exactly(1), "0", "How hard a match may try; 0 is the default.", |b, n| { b.state::<LuaState>().regex_match_limit = Some(n.number(0)?); Ok(()) }),
+        simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaMain>().pending_timers_max = Some(n.number(0)?); Ok(()) }),
+        simple("lua_max_running_timers", HTTP, Exactly(1), "256", "How many timers may run.", |b, n| { b.state::<LuaMain>().running_timers_max = Some(n.number(0)?); Ok(()) }),
+        simple("lua_regex_cache_max_entries", HTTP, Exactly(1), "1024", "How many compiled regexes a worker keeps.", |b, n| { b.state::<LuaMain>().regex_cache_max = Some(n.number(0)?); Ok(()) }),
+        simple("lua_regex_match_limit", HTTP, Exactly(1), "0", "How hard a match may try; 0 is the default.", |b, n| { b.state::<LuaMain>().regex_match_limit = Some(n.number(0)?); Ok(()) }),
         simple("lua_capture_error_log", HTTP, Exactly(1), "", "Accepted without effect.", tuned),
         simple("lua_sa_restart", HTTP, Flag, "on", "Accepted without effect.", tuned),
         simple("lua_thread_cache_max_entries", HTTP, Exactly(1), "1024", "Accepted without effect.", tuned),
@@ -97,7 +97,7 @@ fn set_dict(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
     if size <= DICT_BYTES_MIN {
         return Err(n.error(format!("invalid lua shared dict size \"{}\"", n.args[1])));
     }
-    if b.state::<LuaState>().dicts.iter().any(|(known, _)| *known == name) {
+    if b.state::<LuaMain>().dicts.iter().any(|(known, _)| *known == name) {
         return Err(n.error(format!("lua_shared_dict \"{name}\" is already defined as \"{name}\"")));
     }
     let persistent = b.persistent.of::<Dicts>();
@@ -109,7 +109,7 @@ fn set_dict(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
     };
     dicts.insert(name.clone(), Arc::clone(&dict));
     drop(dicts);
-    b.state::<LuaState>().dicts.push((name, dict));
+    b.state::<LuaMain>().dicts.push((name, dict));
     Ok(())
 }
 
