@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,14 +66,6 @@ impl BodyFile {
     /// The file stays when the request ends (`client_body_in_file_only on`).
     pub fn keep(&mut self) {
         self.keep = true;
-    }
-
-    /// The whole content.
-    pub fn read_all(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut out = Vec::new();
-        self.file.rewind()?;
-        self.file.read_to_end(&mut out)?;
-        Ok(out)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use terrace_base::log::Level;
 use terrace_http1::Framing;
 
@@ -276,9 +275,4 @@ async fn content(r: &Rc<Request>) -> Outcome {
     }
     r.log(Level::Error, format_args!("no handler found"));
     Outcome::Status(404)
-}
-
-/// Sends a response that is known whole: `return`, error pages, status locations.
-pub async fn respond(r: &Rc<Request>, body: Bytes) {
-    r.respond(body).get().await;
 }

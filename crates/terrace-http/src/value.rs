@@ -79,14 +79,6 @@ impl Value {
         }
     }
 
-    /// The variable, where the value is exactly one.
-    pub fn as_variable(&self) -> Option<VarIndex> {
-        match self.parts.as_slice() {
-            [Part::Variable(v)] => Some(*v),
-            _ => None,
-        }
-    }
-
     /// Whether the value has no part at all.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -134,25 +126,6 @@ impl Value {
                     r.append_var(*v, out);
                 }
             }
-        }
-    }
-
-    /// As [`Value::eval`], with each variable's and capture's text passed through `map` (not the literals).
-    pub fn eval_mapped(&self, r: &Request, out: &mut Vec<u8>, map: &dyn Fn(&[u8], &mut Vec<u8>)) {
-        let mut scratch = Vec::new();
-        for p in &self.parts {
-            scratch.clear();
-            match p {
-                Part::Literal(t) => {
-                    out.extend_from_slice(t);
-                    continue;
-                }
-                Part::Capture(n) => r.append_capture(*n, &mut scratch),
-                Part::Variable(v) => {
-                    r.append_var(*v, &mut scratch);
-                }
-            }
-            map(&scratch, out);
         }
     }
 }

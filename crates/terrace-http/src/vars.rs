@@ -265,14 +265,6 @@ impl VarTable {
     pub fn name(&self, index: VarIndex) -> &[u8] {
         &self.variables[index.0 as usize].name
     }
-
-    /// Whether the variable holds what it is given and was given nothing yet in this request.
-    pub fn is_unset(&self, r: &Request, index: VarIndex) -> bool {
-        match &self.variables[index.0 as usize].kind {
-            Kind::Stored(slot, _) => r.slot(*slot, |s| matches!(s, Slot::Unset)),
-            _ => false,
-        }
-    }
 }
 
 /// Appends a kept value: whether it was found, `None` when it was never set.

@@ -157,6 +157,8 @@ pub static KNOWN: &[Known] = known! {
         "max_errors" "imap_client_buffer" "imap_capabilities" "imap_auth" "pop3_capabilities" "pop3_auth"
         "proxy_buffer" "proxy_pass_error_message" "xclient" "proxy_smtp_auth" "smtp_client_buffer"
         "smtp_greeting_delay" "smtp_capabilities" "smtp_auth" "starttls";
+    NotCarriedOut "Reading the error log from Lua is not carried out yet.":
+        "lua_capture_error_log";
     Foreign "the echo module is not carried out; content_by_lua_block does the same":
         "echo" "echo_duplicate" "echo_flush" "echo_sleep" "echo_blocking_sleep" "echo_reset_timer"
         "echo_read_request_body" "echo_location" "echo_location_async" "echo_subrequest" "echo_subrequest_async"

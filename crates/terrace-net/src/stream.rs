@@ -1,7 +1,6 @@
 //! A connected byte stream, TCP or Unix, used through `&self`.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -132,11 +131,6 @@ impl Stream {
     /// The socket, for options.
     pub fn socket(&self) -> SockRef<'_> {
         each!(self, s => SockRef::from(s))
-    }
-
-    /// A duplicate of the descriptor.
-    pub fn try_clone_fd(&self) -> io::Result<std::os::fd::OwnedFd> {
-        each!(self, s => s.as_fd().try_clone_to_owned())
     }
 
     /// The local address.

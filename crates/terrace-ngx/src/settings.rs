@@ -107,11 +107,7 @@ terrace_http::settings! {
         transform_underscores: bool = true,
         /// `lua_use_default_type`
         use_default_type: bool = true,
-        /// `lua_check_client_abort`
-        check_client_abort: bool = false,
         /// `lua_http10_buffering`
         http10_buffering: bool = true,
-        /// `rewrite_by_lua_no_postpone`: accepted; Lua runs after `rewrite` in any case.
-        no_postpone: bool = false,
     }
 }

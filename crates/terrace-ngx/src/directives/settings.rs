@@ -30,6 +30,14 @@ fn time_ms(n: &Node) -> Result<u64, ConfError> {
     n.time_ms(0)
 }
 
+/// A feature that is missing: turned off it is what there is, turned on it is an error.
+fn off_only(_: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    if n.flag(0)? {
+        return Err(n.error(format!("\"{} on\" is known but not carried out yet", n.name)));
+    }
+    Ok(())
+}
+
 /// Directives that only tune what Terrace does otherwise; taken without effect.
 fn tuned(_: &mut Builder, _: &Node) -> Result<(), ConfError> {
     Ok(())
@@ -61,15 +69,14 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("lua_socket_log_errors", hsl, Flag, "on", "Whether socket errors are logged.", location!(socket_log_errors, flag)),
         simple("lua_transform_underscores_in_response_headers", hsl, Flag, "on", "Whether ngx.header.a_b means A-B.", location!(transform_underscores, flag)),
         simple("lua_use_default_type", hsl, Flag, "on", "Whether responses get the default type.", location!(use_default_type, flag)),
-        simple("lua_check_client_abort", hsl, Flag, "off", "Whether a client that leaves ends the request.", location!(check_client_abort, flag)),
+        simple("lua_check_client_abort", hsl, Flag, "off", "Whether a client that leaves ends the request; only off is carried out.", off_only),
         simple("lua_http10_buffering", hsli, Flag, "on", "Whether HTTP/1.0 responses are held back for their length.", location!(http10_buffering, flag)),
-        simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Accepted; see the guide.", location!(no_postpone, flag)),
-        simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Accepted; see the guide.", tuned),
+        simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Whether rewrite_by_lua runs before rewrite; only off is carried out.", off_only),
+        simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Whether access_by_lua runs first in its phase; only off is carried out.", off_only),
         simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaMain>().pending_timers_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_max_running_timers", HTTP, Exactly(1), "256", "How many timers may run.", |b, n| { b.state::<LuaMain>().running_timers_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_regex_cache_max_entries", HTTP, Exactly(1), "1024", "How many compiled regexes a worker keeps.", |b, n| { b.state::<LuaMain>().regex_cache_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_regex_match_limit", HTTP, Exactly(1), "0", "How hard a match may try; 0 is the default.", |b, n| { b.state::<LuaMain>().regex_match_limit = Some(n.number(0)?); Ok(()) }),
-        simple("lua_capture_error_log", HTTP, Exactly(1), "", "Accepted without effect.", tuned),
         simple("lua_sa_restart", HTTP, Flag, "on", "Accepted without effect.", tuned),
         simple("lua_thread_cache_max_entries", HTTP, Exactly(1), "1024", "Accepted without effect.", tuned),
         simple("lua_malloc_trim", HTTP, Exactly(1), "1000", "Accepted without effect.", tuned),
