@@ -294,7 +294,9 @@ impl<W: Waiting> Engine<W> {
         out: &mut Vec<Action<W>>,
     ) -> Answer {
         let (value, ttl_ms) = match loaded {
-            Loaded::Found { value, ttl_ms } => (Some(value), ttl_ms.unwrap_or(self.policy.ttl_ms)),
+            Loaded::Found { value, ttl_ms, version: _ } => {
+                (Some(value), ttl_ms.unwrap_or(self.policy.ttl_ms))
+            }
             Loaded::NotFound { ttl_ms } => (None, ttl_ms.unwrap_or(self.policy.negative_ttl_ms)),
         };
         let mut answer = Answer { value, level: Level::Source, age_ms: 0, ttl_ms: 0 };

@@ -24,6 +24,7 @@ mod cache;
 mod engine;
 mod error;
 mod l1;
+mod l2;
 mod policy;
 mod source;
 mod stats;
@@ -35,6 +36,10 @@ mod simulator;
 pub use cache::{Begin, Cache, Clock, Lookup};
 pub use error::{Bound, CacheError, Fault, LoadError};
 pub use l1::{Answer, ENTRY_OVERHEAD_BYTES, Level};
+pub use l2::{
+    Filled, FleetLock, Found, L2, L2Error, LeaseToken, Listener, LockGuard, Notice, Scope, Stored, TAGS_MAX,
+    Version,
+};
 pub use policy::Policy;
 pub use source::{BoxFuture, LoadRequest, Loaded, Param, Params, Source};
 pub use stats::Stats;

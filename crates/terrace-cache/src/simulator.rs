@@ -183,7 +183,7 @@ impl World {
         let loaded = if load.version % 7 == 6 {
             Loaded::NotFound { ttl_ms }
         } else {
-            Loaded::Found { value: value_of(load.version), ttl_ms }
+            Loaded::Found { value: value_of(load.version), ttl_ms, version: 0 }
         };
         let answer = self.engine.loaded(&self.l1, &load.ticket, loaded, self.now_ms, &mut out);
         self.check(answer.level == Level::Source, || "a loader was answered from elsewhere".to_owned());

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::error::LoadError;
+use crate::l2::Version;
 
 /// A boxed future that may move between the threads of the background runtime.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -52,6 +53,8 @@ pub enum Loaded {
         /// Its life in milliseconds before jitter; the policy's `ttl_ms` when absent. Zero: tell the waiters, store
         /// nothing.
         ttl_ms: Option<u64>,
+        /// The version that the source gives it; zero if it names none.
+        version: Version,
     },
     /// The source is sure that there is no such thing; stored as a negative entry.
     NotFound {
@@ -63,7 +66,7 @@ pub enum Loaded {
 impl Loaded {
     /// A value with the policy's life.
     pub fn found(value: impl Into<Bytes>) -> Self {
-        Self::Found { value: value.into(), ttl_ms: None }
+        Self::Found { value: value.into(), ttl_ms: None, version: 0 }
     }
 
     /// The certainty that there is nothing, with the policy's negative life.
