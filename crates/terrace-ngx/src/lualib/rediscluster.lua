@@ -1,0 +1,3 @@
+-- resty.rediscluster under the name by which its users require it.
+
+return require "resty.rediscluster"
