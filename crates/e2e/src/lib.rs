@@ -6,6 +6,7 @@ pub mod case;
 pub mod http;
 pub mod server;
 pub mod shop;
+pub mod stack;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

@@ -28,6 +28,7 @@ fn needs(script: &str) -> Needs {
                    tiered_cache failing { ttl 10ms; jitter 0%; stale_if_error 1h; error_retry 0; }",
             ..none
         },
+        "limit" => Needs { http: "lua_shared_dict limits 100k;", ..none },
         "location" => Needs { server: "location = /other { set $saved ''; return 204; }", ..none },
         "lock" => Needs { http: "lua_shared_dict locks 100k;", ..none },
         "req" => Needs {

@@ -10,4 +10,5 @@ mod malformed;
 mod proxying;
 mod reload;
 mod shop;
+mod stack;
 mod timeouts;
