@@ -9,7 +9,7 @@ use serde_json::Value;
 const LAYERS: &[&[&str]] = &[
     &["terrace-base", "terrace-http1", "terrace-regex", "terrace-shdict"],
     &["terrace-conf", "terrace-net", "terrace-lua", "terrace-upstream", "terrace-cache"],
-    &["terrace-http", "terrace-stores"],
+    &["terrace-http", "terrace-kafka", "terrace-stores"],
     &["terrace-modules", "terrace-proxy"],
     &["terrace-ngx"],
     &["terrace-server"],
