@@ -294,7 +294,7 @@ impl<W: Waiting> Engine<W> {
         out: &mut Vec<Action<W>>,
     ) -> Answer {
         let (value, ttl_ms) = match loaded {
-            Loaded::Found { value, ttl_ms, version: _ } => {
+            Loaded::Found { value, ttl_ms, .. } => {
                 (Some(value), ttl_ms.unwrap_or(self.policy.ttl_ms))
             }
             Loaded::NotFound { ttl_ms } => (None, ttl_ms.unwrap_or(self.policy.negative_ttl_ms)),

@@ -29,6 +29,7 @@ mod policy;
 mod source;
 mod stats;
 mod token;
+pub mod version;
 
 #[cfg(test)]
 mod simulator;
@@ -40,7 +41,7 @@ pub use l2::{
     Filled, FleetLock, Found, L2, L2Error, LeaseToken, Listener, LockGuard, Notice, Scope, Stored, TAGS_MAX,
     Version,
 };
-pub use policy::Policy;
+pub use policy::{OnChange, Policy};
 pub use source::{BoxFuture, LoadRequest, Loaded, Param, Params, Source};
 pub use stats::Stats;
 pub use token::{BeginWait, LoadToken, Wait, Woken};

@@ -38,6 +38,46 @@ pub struct Policy {
     /// value that is larger than its shard of L1 (the bound divided by the number of shards, which is a few per
     /// processor) is served but not kept.
     pub size_bytes_max: u64,
+    /// An entry in the last part of its fresh life is served, and one refresh begins in the background. Percent of the
+    /// life, at most 100; default 0: off.
+    pub refresh_ahead_percent: u8,
+    /// What an invalidation that comes as a notice of L2 does to the copy in L1. Default [`OnChange::Drop`].
+    pub on_change: OnChange,
+    /// How many invalidations of a key with [`OnChange::Refresh`] begin their refresh at once, each second; for those
+    /// beyond it the next lookup does. Default 100.
+    pub invalidation_refreshes_per_s: u32,
+    /// The longest fresh life in L1 of a value that L2 has. Default none: what remains of its life in L2.
+    pub l1_ttl_ms: Option<u64>,
+    /// Soft timeout of a call to L2. A lookup that waits longer goes on to the source, and what L2 says later is only
+    /// used to give a lease back; the call itself is bounded by the store. Default 250.
+    pub l2_timeout_ms: u64,
+    /// When L2 fails and nothing succeeded for `l2_timeout_ms`, it is left alone for this long; then one lookup tries,
+    /// and on its success all do. Default 1 000.
+    pub l2_retry_ms: u64,
+    /// Fresh life of what was loaded past L2: L2 was away, or a lease was held elsewhere for too long. No notice is sure
+    /// to reach such a value. Default 10 000.
+    pub l2_down_ttl_ms: u64,
+    /// How long L2 keeps the right to load for one node. Default 10 000; at least `load_timeout_ms`, `lock_wait_ms` and
+    /// twice `l2_timeout_ms` together count.
+    pub lease_ms: u64,
+    /// How long a lookup waits for a load of another node before it takes a stale value or loads by itself. Default
+    /// 1 000.
+    pub held_wait_ms: u64,
+    /// How long a load waits for the fleet lock, where there is one, before it goes on without it. Default 1 000.
+    pub lock_wait_ms: u64,
+    /// How many keys may be on their way at once, in L2 or at the source. Default 8 192; at least 1.
+    pub lookups_max: usize,
+}
+
+/// What a change does to the copies in L1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// They are dropped: no lookup is answered by them any more.
+    #[default]
+    Drop,
+    /// Their life ends: they are served as past their life (for `stale_while_revalidate_ms` from now, and in place of an
+    /// error for `stale_if_error_ms`) while one refresh is under way.
+    Refresh,
 }
 
 impl Default for Policy {
@@ -53,7 +93,26 @@ impl Default for Policy {
             waiters_per_key_max: 4_096,
             loads_max: 256,
             size_bytes_max: 64 * 1024 * 1024,
+            refresh_ahead_percent: 0,
+            on_change: OnChange::Drop,
+            invalidation_refreshes_per_s: 100,
+            l1_ttl_ms: None,
+            l2_timeout_ms: 250,
+            l2_retry_ms: 1_000,
+            l2_down_ttl_ms: 10_000,
+            lease_ms: 10_000,
+            held_wait_ms: 1_000,
+            lock_wait_ms: 1_000,
+            lookups_max: 8_192,
         }
+    }
+}
+
+impl Policy {
+    /// The lease that L2 is asked for: long enough for a load that takes all the time it may.
+    pub(crate) fn lease_for_load_ms(&self) -> u64 {
+        let load_ms = self.load_timeout_ms.saturating_add(self.lock_wait_ms);
+        self.lease_ms.max(load_ms.saturating_add(self.l2_timeout_ms.saturating_mul(2)))
     }
 }
 

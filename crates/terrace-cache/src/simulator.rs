@@ -81,6 +81,7 @@ impl World {
             waiters_per_key_max: WAITERS_MAX,
             loads_max: LOADS_MAX,
             size_bytes_max: SIZE_BYTES_MAX,
+            ..Policy::default()
         };
         let mut engine = Engine::new(policy, seed, permits.clone(), counters.clone());
         engine.mutation = mutation;
@@ -183,7 +184,7 @@ impl World {
         let loaded = if load.version % 7 == 6 {
             Loaded::NotFound { ttl_ms }
         } else {
-            Loaded::Found { value: value_of(load.version), ttl_ms, version: 0 }
+            Loaded::versioned(value_of(load.version), ttl_ms, 0)
         };
         let answer = self.engine.loaded(&self.l1, &load.ticket, loaded, self.now_ms, &mut out);
         self.check(answer.level == Level::Source, || "a loader was answered from elsewhere".to_owned());

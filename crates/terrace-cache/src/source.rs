@@ -55,6 +55,8 @@ pub enum Loaded {
         ttl_ms: Option<u64>,
         /// The version that the source gives it; zero if it names none.
         version: Version,
+        /// Tags under which it can be invalidated; beyond [`crate::TAGS_MAX`] they are ignored.
+        tags: Vec<Arc<str>>,
     },
     /// The source is sure that there is no such thing; stored as a negative entry.
     NotFound {
@@ -64,9 +66,14 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// A value with the policy's life.
+    /// A value with the policy's life, no version and no tags.
     pub fn found(value: impl Into<Bytes>) -> Self {
-        Self::Found { value: value.into(), ttl_ms: None, version: 0 }
+        Self::versioned(value, None, 0)
+    }
+
+    /// A value with a life (the policy's if `None`) and a version (zero: none), without tags.
+    pub fn versioned(value: impl Into<Bytes>, ttl_ms: Option<u64>, version: Version) -> Self {
+        Self::Found { value: value.into(), ttl_ms, version, tags: Vec::new() }
     }
 
     /// The certainty that there is nothing, with the policy's negative life.

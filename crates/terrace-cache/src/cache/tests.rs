@@ -140,7 +140,7 @@ async fn the_loader_may_set_the_life_and_zero_stores_nothing() {
     let rig = Rig::new(steady());
     for (ttl_ms, kept) in [(Some(50), true), (Some(0), false)] {
         let wait = rig.wait("a");
-        let found = Loaded::Found { value: "v".into(), ttl_ms, version: 0 };
+        let found = Loaded::versioned("v", ttl_ms, 0);
         rig.next_load().await.1.send(Ok(found)).expect("the load runs");
         assert_eq!(wait.await.expect("loaded").ttl_ms, ttl_ms.unwrap_or(1));
         assert_eq!(rig.cache.peek(b"a", rig.now()).is_some(), kept);

@@ -65,6 +65,7 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
         load_timeout_ms: draft.load_timeout_ms.unwrap_or(defaults.load_timeout_ms),
         waiters_per_key_max: draft.waiters_max.unwrap_or(defaults.waiters_per_key_max),
         loads_max: draft.loads_max.unwrap_or(defaults.loads_max),
+        ..defaults
     };
     b.state::<Specs>().0.push(CacheSpec { name: name.into(), policy, source: draft.source });
     Ok(())

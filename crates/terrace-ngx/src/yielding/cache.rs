@@ -246,7 +246,7 @@ extern "C" fn cache_complete(
     // The loader's own answer is what it gives us here.
     let _ = token.complete(match has_value {
         0 => Loaded::NotFound { ttl_ms },
-        _ => Loaded::Found { value: Bytes::copy_from_slice(value), ttl_ms, version: 0 },
+        _ => Loaded::versioned(Bytes::copy_from_slice(value), ttl_ms, 0),
     });
     DONE
 }
