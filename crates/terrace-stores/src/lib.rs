@@ -2,6 +2,8 @@
 //!
 //! - [`SqlSource`]: one SQL query as a source. A lookup's parameters fill the query's named parameters; its rows
 //!   become JSON. SQLite is built in.
+//! - [`RedisL2`]: Redis as the level that a fleet shares; single, under sentinels, or a cluster.
+//! - [`codec`]: the envelope in which values lie there.
 //! - [`init`]: makes a database that does not exist yet from an SQL script.
 //!
 //! # Named parameters
@@ -24,8 +26,13 @@
 //! fraction or exponent) is bound as an integer, and anything else is "not found" without asking the database.
 #![forbid(unsafe_code)]
 
+pub mod codec;
+pub mod redis;
+mod report;
 mod sql;
 
+pub use redis::{RedisL2, RedisMode, RedisOptions};
+pub use report::{LINES_PER_SECOND_MAX, Report};
 pub use sql::{
     InitError, ROWS_MAX, RowShape, SCRIPT_BYTES_MAX, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX, init,
 };
