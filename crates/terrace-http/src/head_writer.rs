@@ -22,10 +22,10 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
     let core = &r.location().core;
     out.reserve(HEAD_BYTES);
     status_line(r, out);
-    if !h.has(KnownHeader::Server) {
+    if !h.has(KnownHeader::Server) && !h.omitted.get().has(KnownHeader::Server) {
         out.extend_from_slice(if core.server_tokens { SERVER_LINE_FULL } else { SERVER_LINE_SHORT });
     }
-    if !h.has(KnownHeader::Date) {
+    if !h.has(KnownHeader::Date) && !h.omitted.get().has(KnownHeader::Date) {
         let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
         line[6..35].copy_from_slice(&clock::http_date());
         out.extend_from_slice(&line);

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
-use terrace_http1::KnownHeader;
+use terrace_http1::{KnownHeader, NameSet};
 
 pub use crate::headers_in::Field;
 
@@ -22,6 +22,8 @@ pub struct HeadersOut {
     pub last_modified: Cell<Option<u64>>,
     /// Whether ranges may be served (`Accept-Ranges`).
     pub allow_ranges: Cell<bool>,
+    /// Fields that the server would add by itself (`Server`, `Date`) and that are to be left out.
+    pub omitted: Cell<NameSet>,
     fields: RefCell<Vec<Field>>,
 }
 
@@ -34,6 +36,7 @@ impl HeadersOut {
         self.content_type.take();
         self.last_modified.set(None);
         self.allow_ranges.set(false);
+        self.omitted.take();
         self.fields.borrow_mut().clear();
     }
 
@@ -68,6 +71,11 @@ impl HeadersOut {
             i - 1 <= first || !f.name.eq_ignore_ascii_case(&new.name)
         });
         fields[first] = new;
+    }
+
+    /// Has a field left out that the server would add by itself.
+    pub fn omit(&self, id: KnownHeader) {
+        self.omitted.set(self.omitted.get().with(id));
     }
 
     /// Removes all fields of this name.

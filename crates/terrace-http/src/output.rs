@@ -233,6 +233,18 @@ impl Request {
         self.send_filtered(chunk, 0)
     }
 
+    /// As [`Request::send`], but past the body filters: for bytes that have been through those of a subrequest.
+    pub fn send_unfiltered(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
+        if let Step::Wait(header) = self.send_header() {
+            let r = Rc::clone(self);
+            return Step::wait(async move {
+                header.await;
+                r.send_framed(&chunk).get().await
+            });
+        }
+        self.send_framed(&chunk)
+    }
+
     fn send_filtered(self: &Rc<Self>, mut chunk: Chunk, first: usize) -> Step<bool> {
         let filters = &self.location().body_filters;
         for (i, filter) in filters.iter().enumerate().skip(first) {

@@ -86,3 +86,38 @@ pub async fn run(r: &Rc<Request>) {
         engine::end(r).await;
     }
 }
+
+/// Path, decoded, and query of the URI of a subrequest or an internal redirect; `None` for one that leaves the root or
+/// has a zero byte (nginx's rule).
+pub fn parse_uri(uri: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (path, query) = match memchr::memchr(b'?', uri) {
+        Some(at) => (uri.get(..at)?, uri.get(at + 1..)?),
+        None => (uri, &[][..]),
+    };
+    if path.is_empty() || !is_inside(path) {
+        return None;
+    }
+    let path = decode(path);
+    is_inside(&path).then_some((path, query))
+}
+
+fn is_inside(path: &[u8]) -> bool {
+    !path.contains(&0) && path.split(|b| *b == b'/').all(|part| part != b"..")
+}
+
+/// Decodes `%XX`; a `%` that begins no escape is left out.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let hex = |at: usize| (*path.get(at)? as char).to_digit(16);
+    let mut out = Vec::with_capacity(path.len());
+    let mut i = 0;
+    while let Some(b) = path.get(i) {
+        if *b != b'%' {
+            out.push(*b);
+        } else if let Some((high, low)) = hex(i + 1).zip(hex(i + 2)) {
+            out.push((high << 4 | low) as u8);
+            i += 2;
+        }
+        i += 1;
+    }
+    out
+}

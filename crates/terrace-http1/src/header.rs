@@ -38,6 +38,12 @@ impl NameSet {
         NameSet(set)
     }
 
+    /// The set with `name` in it.
+    #[must_use]
+    pub const fn with(self, name: KnownHeader) -> NameSet {
+        NameSet(self.0 | name.bit())
+    }
+
     /// Whether `name` is in the set.
     pub const fn has(self, name: KnownHeader) -> bool {
         self.0 & name.bit() != 0

@@ -188,6 +188,7 @@ fn make_location(b: &mut Builder, draft: Draft) -> Result<(bool, Location), Conf
         order: 0,
         phases: Default::default(),
         content: None,
+        content_is_own: false,
         header_filters: Vec::new(),
         body_filters: Vec::new(),
     };

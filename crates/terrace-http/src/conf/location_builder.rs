@@ -26,6 +26,7 @@ pub struct LocationBuilder {
     pub(crate) order: u16,
     pub(crate) phases: [Vec<PhaseHandler>; PHASES],
     pub(crate) content: Option<Arc<dyn Handler>>,
+    pub(crate) content_is_own: bool,
     pub(crate) header_filters: Vec<Arc<dyn HeaderFilter>>,
     pub(crate) body_filters: Vec<Arc<dyn BodyFilter>>,
 }
@@ -37,9 +38,18 @@ impl LocationBuilder {
         self.phases[phase as usize].push(handler);
     }
 
-    /// Makes `handler` the location's one content handler.
+    /// Makes `handler` the location's one content handler, unless an `if` block has one of its own already.
     pub fn set_content(&mut self, handler: impl Handler + 'static) {
+        if !self.content_is_own {
+            self.content = Some(Arc::new(handler));
+        }
+    }
+
+    /// Makes `handler` the content handler of a block whose own directives ask for it: it stays, also where an `if`
+    /// block takes over another from the location around it.
+    pub fn set_own_content(&mut self, handler: impl Handler + 'static) {
         self.content = Some(Arc::new(handler));
+        self.content_is_own = true;
     }
 
     /// Adds a header filter.

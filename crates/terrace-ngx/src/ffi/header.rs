@@ -6,6 +6,7 @@ use bytes::Bytes;
 use terrace_base::http_date;
 use terrace_base::log::Level;
 use terrace_http::Request;
+use terrace_http1::KnownHeader;
 
 use super::{BAD_CONTEXT, DONE, NO_REQUEST, NOT_FOUND, Text, bytes, functions, give};
 use crate::host::current;
@@ -109,6 +110,8 @@ extern "C" fn header_clear(name: *const u8, name_len: usize) -> c_int {
             h.last_modified.set(None);
         } else if name.eq_ignore_ascii_case(b"accept-ranges") {
             h.allow_ranges.set(false);
+        } else if let Some(id @ (KnownHeader::Server | KnownHeader::Date)) = KnownHeader::from_name(name) {
+            h.omit(id);
         }
         h.remove(name);
         DONE

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::smallvec;
 use terrace_base::log::Level;
+use terrace_http::subrequest::parse_uri;
 use terrace_http::{Chunk, Request, Step};
 use terrace_lua::{Value, Values, pending};
 
@@ -13,7 +14,7 @@ use super::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, bytes, functions};
 use crate::host::{Leave, current};
 use crate::phase::RESPONDING;
 use crate::settings::LuaLocation;
-use crate::yielding::capture::{join_args, parse_uri};
+use crate::yielding::capture::join_args;
 
 functions! {
     "int (*flush)(int)" => flush,
