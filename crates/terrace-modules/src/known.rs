@@ -159,19 +159,6 @@ pub static KNOWN: &[Known] = known! {
         "smtp_greeting_delay" "smtp_capabilities" "smtp_auth" "starttls";
     NotCarriedOut "Reading the error log from Lua is not carried out yet.":
         "lua_capture_error_log";
-    Foreign "the echo module is not carried out; content_by_lua_block does the same":
-        "echo" "echo_duplicate" "echo_flush" "echo_sleep" "echo_blocking_sleep" "echo_reset_timer"
-        "echo_read_request_body" "echo_location" "echo_location_async" "echo_subrequest" "echo_subrequest_async"
-        "echo_foreach_split" "echo_end" "echo_request_body" "echo_exec" "echo_status" "echo_before_body"
-        "echo_after_body";
-    Foreign "the headers-more module is not carried out; header_filter_by_lua_block does the same":
-        "more_set_headers" "more_clear_headers" "more_set_input_headers" "more_clear_input_headers";
-    Foreign "the set-misc module is not carried out; set_by_lua_block does the same":
-        "set_if_empty" "set_quote_sql_str" "set_quote_pgsql_str" "set_quote_json_str" "set_unescape_uri"
-        "set_escape_uri" "set_hashed_upstream" "set_encode_base32" "set_decode_base32" "set_encode_base64"
-        "set_decode_base64" "set_encode_hex" "set_decode_hex" "set_sha1" "set_md5" "set_hmac_sha1" "set_random"
-        "set_secure_random_alphanum" "set_secure_random_lcalpha" "set_rotate" "set_local_today"
-        "set_formatted_gmt_time" "set_formatted_local_time";
 };
 
 #[cfg(test)]

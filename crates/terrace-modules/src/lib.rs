@@ -6,9 +6,11 @@
 
 pub mod access;
 pub mod charset;
+pub mod echo;
 mod file_test;
 pub mod geo;
 pub mod headers;
+pub mod headers_more;
 pub mod index;
 pub mod known;
 pub mod log;
@@ -17,6 +19,7 @@ pub mod not_modified;
 pub mod range;
 pub mod realip;
 pub mod rewrite;
+pub mod set_misc;
 pub mod static_files;
 #[cfg(test)]
 mod static_files_tests;
@@ -35,8 +38,11 @@ pub static ALL: &[&dyn Module] = &[
     &not_modified::NotModified,
     &range::RangeBody,
     &rewrite::Rewrite,
+    &set_misc::SetMisc,
+    &headers_more::HeadersMore,
     &access::Access,
     &try_files::TryFiles,
+    &echo::Echo,
     &tiered_cache::TieredCache,
     &index::Index,
     &static_files::StaticFiles,
@@ -44,4 +50,4 @@ pub static ALL: &[&dyn Module] = &[
 
 /// The modules that come after those of scripts and proxies: their header filters see what those have set, and the
 /// access log is written last.
-pub static LATE: &[&dyn Module] = &[&headers::Headers, &charset::Charset, &range::Range, &log::AccessLog];
+pub static LATE: &[&dyn Module] = &[&echo::EchoBody, &headers::Headers, &charset::Charset, &range::Range, &log::AccessLog];

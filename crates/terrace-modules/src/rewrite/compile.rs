@@ -2,6 +2,7 @@
 
 use terrace_conf::{Arg, ConfError, Contexts, Node};
 use terrace_http::conf::DraftKind;
+use terrace_http::vars::VarIndex;
 use terrace_http::{Builder, Request, Value};
 
 use terrace_base::log::Level;
@@ -71,15 +72,20 @@ pub(super) fn set_return(b: &mut Builder, node: &Node) -> Result<(), ConfError> 
 }
 
 pub(super) fn set_set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let (name, value) = (node.arg(0)?, node.arg(1)?);
+    let var = define(b, node, node.arg(0)?)?;
+    let value = Value::compile(b, node.arg(1)?)?;
+    push(b, Instruction::Set { var, value });
+    Ok(())
+}
+
+/// The variable that a directive gives a value, which it defines.
+pub(super) fn define(b: &mut Builder, node: &Node, name: &Arg) -> Result<VarIndex, ConfError> {
     let Some(bare) = name.value.strip_prefix(b"$").filter(|n| !n.is_empty()) else {
         return Err(node.error(format!("invalid variable name \"{name}\"")));
     };
     let var = b.vars.define_stored(bare).map_err(|e| node.error(e))?;
     b.vars.report_unset(var, warn_unset);
-    let value = Value::compile(b, value)?;
-    push(b, Instruction::Set { var, value });
-    Ok(())
+    Ok(var)
 }
 
 fn warn_unset(r: &Request, name: &[u8]) {

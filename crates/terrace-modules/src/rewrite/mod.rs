@@ -13,11 +13,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
+use terrace_conf::{Arg, Arity, ConfError, Contexts, Directive, Node};
 use terrace_http::conf::table::{block, simple};
-use terrace_http::{Builder, Handler, LocationBuilder, Merge, MergeContext, Module, Phase, settings};
+use terrace_http::{Builder, Handler, LocationBuilder, Merge, MergeContext, Module, Phase, Value, settings};
 
-use program::{Instruction, Program};
+pub(crate) use program::VarFunction;
+use program::{Compute, Instruction, Program};
 
 /// The module.
 pub struct Rewrite;
@@ -89,6 +90,20 @@ fn push(b: &mut Builder, instruction: Instruction) {
 /// [`REWRITE_CONTEXTS`].
 pub fn push_instruction(b: &mut Builder, step: Arc<dyn Handler>) {
     push(b, Instruction::Step(step));
+}
+
+/// Has the variable that the directive's first word names get, in its place among the `set`s around it, what `function`
+/// makes of `args`.
+pub(crate) fn push_function(
+    b: &mut Builder,
+    node: &Node,
+    args: &[Arg],
+    function: impl VarFunction + 'static,
+) -> Result<(), ConfError> {
+    let var = compile::define(b, node, node.arg(0)?)?;
+    let args = args.iter().map(|arg| Value::compile(b, arg)).collect::<Result<_, _>>()?;
+    push(b, Instruction::Compute(Box::new(Compute { var, args, function: Box::new(function) })));
+    Ok(())
 }
 
 fn set_log(b: &mut Builder, node: &Node) -> Result<(), ConfError> {

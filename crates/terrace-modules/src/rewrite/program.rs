@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use terrace_base::log::Level;
 use terrace_http::location_tree::LocationIndex;
 use terrace_http::vars::VarIndex;
-use terrace_http::{Handler, LocalFuture, Outcome, Request, Step, Value, special};
+use terrace_http::{Handler, LocalFuture, Outcome, Request, Step, Value, special, status};
 use terrace_http1::uri::escape_args;
 use terrace_regex::Regex;
 
@@ -27,6 +28,8 @@ pub(super) enum Instruction {
         location: Option<LocationIndex>,
         len: usize,
     },
+    /// A variable gets what a function makes of its arguments.
+    Compute(Box<Compute>),
     Break,
     /// A step of another module.
     Step(Arc<dyn Handler>),
@@ -120,6 +123,11 @@ impl Code {
             run.next += 1;
             match instruction {
                 Instruction::Set { var, value } => set(r, run, *var, value),
+                Instruction::Compute(compute) => {
+                    if !compute.run(r, run) {
+                        return Step::Ready(Outcome::Status(status::INTERNAL));
+                    }
+                }
                 Instruction::If { condition, location, len } => {
                     if !condition.holds(r, run) {
                         run.next += len;
@@ -157,6 +165,37 @@ fn set(r: &Request, run: &mut Run, var: VarIndex, value: &Value) {
         }
     };
     r.generation().vars.set(r, var, Some(text));
+}
+
+/// What a directive such as `set_md5` makes of its arguments.
+pub(crate) trait VarFunction: Send + Sync {
+    /// Appends the variable's new value. False, the cause being logged, ends the request with a 500.
+    fn call(&self, r: &Request, args: &[Vec<u8>], out: &mut Vec<u8>) -> bool;
+}
+
+/// A variable and the function whose value it gets.
+pub(super) struct Compute {
+    pub(super) var: VarIndex,
+    pub(super) args: Vec<Value>,
+    pub(super) function: Box<dyn VarFunction>,
+}
+
+impl Compute {
+    /// False when the function failed.
+    fn run(&self, r: &Request, run: &Run) -> bool {
+        let evaluated = |value: &Value| {
+            let mut text = Vec::new();
+            run.eval(r, value, &mut text);
+            text
+        };
+        let args: SmallVec<[Vec<u8>; 3]> = self.args.iter().map(evaluated).collect();
+        let mut out = Vec::new();
+        let done = self.function.call(r, &args, &mut out);
+        if done {
+            r.generation().vars.set(r, self.var, Some(out.into()));
+        }
+        done
+    }
 }
 
 /// `return`.
