@@ -54,12 +54,15 @@ impl Queue {
         }
     }
 
-    /// Waits for `work` while the subrequests run.
+    /// Waits for `work` while the subrequests run. They do not where there is nothing to wait for.
     pub(super) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
-            self.poll(cx);
-            work.as_mut().poll(cx)
+            let done = work.as_mut().poll(cx);
+            if done.is_pending() {
+                self.poll(cx);
+            }
+            done
         })
         .await
     }
