@@ -1,5 +1,6 @@
 //! The callbacks of the client: they only take notes, since they run inside a poll.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,18 +24,42 @@ pub(super) struct Context {
     counters: Arc<Counters>,
     /// Partitions that were taken away and whose lanes still stand.
     revoked: Mutex<Vec<Partition>>,
+    /// The first message of each partition that is not done; for the lag.
+    heads: Mutex<HashMap<Partition, i64>>,
     /// Told when there is something in `revoked`.
     pub rebalanced: Notify,
 }
 
 impl Context {
     pub fn new(noise: Arc<Noise>, counters: Arc<Counters>) -> Self {
-        Self { noise, counters, revoked: Mutex::new(Vec::new()), rebalanced: Notify::new() }
+        Self {
+            noise,
+            counters,
+            revoked: Mutex::new(Vec::new()),
+            heads: Mutex::new(HashMap::new()),
+            rebalanced: Notify::new(),
+        }
     }
 
     /// The partitions that were taken away since the last call.
     pub fn take_revoked(&self) -> Vec<Partition> {
-        std::mem::take(&mut *self.revoked.lock())
+        let revoked = std::mem::take(&mut *self.revoked.lock());
+        if !revoked.is_empty() {
+            self.heads.lock().retain(|partition, _| !revoked.contains(partition));
+        }
+        revoked
+    }
+
+    /// The first message of a lane has come.
+    pub fn begun(&self, partition: Partition, offset: i64) {
+        self.heads.lock().insert(partition, offset);
+    }
+
+    /// A message is done.
+    pub fn done(&self, partition: &Partition, offset: i64) {
+        if let Some(head) = self.heads.lock().get_mut(partition) {
+            *head = offset + 1;
+        }
     }
 }
 
@@ -49,14 +74,23 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        // Where nothing is stored yet, the lag counts from what is committed; where that is not known either, it is -1.
+        let heads = self.heads.lock();
+        let head = |topic: &str, number: i32| {
+            heads.iter().find(|((name, n), _)| **name == *topic && *n == number).map(|(_, head)| *head)
+        };
         let lag = statistics
             .topics
             .values()
-            .flat_map(|topic| topic.partitions.values())
-            .map(|p| if p.consumer_lag_stored >= 0 { p.consumer_lag_stored } else { p.consumer_lag })
+            .flat_map(|topic| topic.partitions.values().map(|p| (head(&topic.topic, p.partition), p)))
+            .map(|(head, p)| match head {
+                // What is beyond the last stable offset cannot be heard yet.
+                Some(head) => p.ls_offset.saturating_sub(head),
+                // Nothing came yet: counted from what is committed; -1 where that is not known.
+                None => p.consumer_lag,
+            })
             .map(|lag| u64::try_from(lag).unwrap_or(0))
             .sum();
+        drop(heads);
         self.counters.lag.store(lag, Relaxed);
         let up = statistics.brokers.values().filter(|b| b.nodeid >= 0 && b.state == "UP").count();
         self.counters.brokers_up.store(up as u64, Relaxed);

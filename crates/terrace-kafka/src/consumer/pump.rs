@@ -129,8 +129,10 @@ impl<'a> Pump<'a> {
 
         let partition: Partition = (message.topic().into(), message.partition());
         let made = &mut self.lanes_made;
+        let context = self.client.context();
         let lane = self.lanes.entry(partition.clone()).or_insert_with(|| {
             *made += 1;
+            context.begun(partition.clone(), job.offset);
             Lane::new(*made)
         });
         lane.push(job);
@@ -167,6 +169,7 @@ impl<'a> Pump<'a> {
             lane.paused = false;
         }
         add(&self.shared.counters.done, 1);
+        self.client.context().done(partition, offset);
         // Fails when the partition was taken away a moment ago: then another member hears of the message again.
         if let Err(error) = self.client.store_offset(&partition.0, partition.1, offset) {
             self.shared.noise.say(Level::Info, "store", format_args!("an offset is not kept: {error}"));
