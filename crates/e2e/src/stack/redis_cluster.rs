@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use super::redis::field;
 use super::resp::{Reply, RespClient};
@@ -31,6 +32,12 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
+    /// One for all tests of this process that only use it and break nothing.
+    pub fn shared() -> &'static RedisCluster {
+        static SHARED: OnceLock<RedisCluster> = OnceLock::new();
+        SHARED.get_or_init(RedisCluster::start)
+    }
+
     /// Starts one and waits until all nodes agree on all slots and all replicas follow their masters.
     pub fn start() -> RedisCluster {
         RedisCluster::start_in(|n| Home::temporary(&format!("redis-cluster-{}", n + 1)))
