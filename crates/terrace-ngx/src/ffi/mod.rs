@@ -6,6 +6,7 @@
 
 mod balancer;
 pub mod body;
+mod cipher;
 pub mod context;
 mod digest;
 mod encode;
@@ -15,10 +16,12 @@ pub mod output;
 pub mod pairs;
 mod re;
 pub mod req;
+mod rsa;
 pub mod shared;
 mod time;
 mod var;
 mod worker;
+mod zlib;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -86,6 +89,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
     let areas = [
         balancer::functions(),
         body::functions(),
+        cipher::functions(),
         context::functions(),
         digest::functions(),
         encode::functions(),
@@ -94,10 +98,12 @@ pub fn table() -> (String, Vec<*const c_void>) {
         output::functions(),
         req::functions(),
         re::functions(),
+        rsa::functions(),
         shared::functions(),
         time::functions(),
         var::functions(),
         worker::functions(),
+        zlib::functions(),
         crate::yielding::functions(),
     ];
     let all: Vec<Function> = areas.into_iter().flatten().collect();

@@ -1,10 +1,12 @@
 -- How a client proves to MySQL that it knows a password: the plugins' answers to the server's scramble, and the exchange
 -- of packets around them.
 
+local base = require "terrace.base"
 local bit = require "bit"
 local packet = require "terrace.mysql_packet"
 local sha256_class = require "resty.sha256"
 
+local native, take, text = base.native, base.take, base.text
 local band, bxor = bit.band, bit.bxor
 local byte, char, concat, sub = string.byte, string.char, table.concat, string.sub
 local floor, select, sha1 = math.floor, select, ngx.sha1_bin
@@ -116,8 +118,12 @@ end
 
 -- The password for the holder of the public key, which `pem` has.
 local function encrypted(password, scramble, pem)
-    local native = require "terrace.crypto"
-    return native.rsa_oaep_sha1(pem, xor(password .. "\0", sub(scramble, 1, 20)))
+    local secret = xor(password .. "\0", sub(scramble, 1, 20))
+    local code = native.rsa_oaep(pem, #pem, secret, #secret, text)
+    if code ~= 0 then
+        return nil, "encode password packet: " .. take()
+    end
+    return take()
 end
 
 -- Answers what a plugin asks besides; true where there is nothing to send.
