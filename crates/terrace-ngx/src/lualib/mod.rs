@@ -29,6 +29,7 @@ modules! {
     "terrace.redis_slot" => "terrace/redis_slot.lua",
     "terrace.redis_slots" => "terrace/redis_slots.lua",
     "terrace.template_parser" => "terrace/template_parser.lua",
+    "terrace.websocket_peer" => "terrace/websocket_peer.lua",
     "terrace.ngx.body" => "ngx/body.lua",
     "terrace.ngx.constants" => "ngx/constants.lua",
     "terrace.ngx.context" => "ngx/context.lua",
@@ -86,5 +87,9 @@ modules! {
     "resty.template" => "resty/template.lua",
     "resty.template.html" => "resty/template/html.lua",
     "resty.template.safe" => "resty/template/safe.lua",
+    "resty.upload" => "resty/upload.lua",
+    "resty.websocket.client" => "resty/websocket/client.lua",
+    "resty.websocket.protocol" => "resty/websocket/protocol.lua",
+    "resty.websocket.server" => "resty/websocket/server.lua",
     "zlib" => "zlib.lua",
 }
