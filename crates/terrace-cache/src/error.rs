@@ -62,6 +62,8 @@ pub enum Bound {
     Waiters,
     /// `max_loads` loads are already running.
     Loads,
+    /// `max_lookups` keys are already on their way.
+    Lookups,
 }
 
 impl std::fmt::Display for Bound {
@@ -69,6 +71,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Self::Waiters => "too many lookups wait for this key",
             Self::Loads => "too many loads are running",
+            Self::Lookups => "too many keys are on their way",
         })
     }
 }

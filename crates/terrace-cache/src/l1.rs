@@ -1,161 +1,29 @@
 //! L1: the memory level. A bounded, sharded, scan-resistant map from key to entry, shared by all workers.
 //!
-//! Invariant: the sum of the entries' weights never exceeds the bound. What a stored value may be used for at a
-//! given time is decided here too ([`Entry::answer_now`]), from instants fixed when it was stored, so a hit reads
-//! no policy and takes no lock but the read lock of its shard.
+//! Invariants: the sum of the entries' weights never exceeds the bound; an older version never replaces a newer one
+//! that may still be served. A hit takes no lock but the read lock of its shard.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache as Map;
 use quick_cache::{Lifecycle, Weighter};
 
-use crate::policy::Policy;
+use crate::entry::{Answer, Entry, Freshness};
+use crate::l2::Version;
+use crate::marks::Marks;
+use crate::policy::OnChange;
 use crate::stats::{Counter, Counters};
 
-/// What each entry counts for beside its key and its value: map slot, two allocations, instants.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 192;
+/// What each entry counts for beside its key, its value and its tags: map slot, two allocations, instants.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 256;
+
+/// What each tag of an entry counts for: the pointer to its text, which other entries share.
+const TAG_BYTES: u64 = 16;
 
 /// Guess at the size of an entry, from which L1's tables are dimensioned.
 const ENTRY_BYTES_EXPECTED: u64 = 2048;
-
-/// The level that answered a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Level {
-    /// A fresh entry in the memory of this process.
-    L1,
-    /// The source, or the caller's own loader.
-    Source,
-    /// An entry past its life, during its refresh or because its reload failed.
-    Stale,
-}
-
-impl Level {
-    /// The word for response headers and logs: `L1`, `source` or `stale`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::L1 => "L1",
-            Self::Source => "source",
-            Self::Stale => "stale",
-        }
-    }
-
-    /// The `hit_level` that users of `resty.mlcache` know: 1 for memory, 3 for the callback, 4 for stale.
-    pub fn hit_level(self) -> u8 {
-        match self {
-            Self::L1 => 1,
-            Self::Source => 3,
-            Self::Stale => 4,
-        }
-    }
-}
-
-/// The answer to a lookup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The value; `None` when the source is known not to have it.
-    pub value: Option<Bytes>,
-    /// Which level answered.
-    pub level: Level,
-    /// Milliseconds since the value was stored.
-    pub age_ms: u64,
-    /// Milliseconds of fresh life that remain; 0 when stale, and for a value that was not stored.
-    pub ttl_ms: u64,
-}
-
-/// What an entry is good for at a given time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// Serve.
-    Fresh,
-    /// Serve, and refresh.
-    Revalidate,
-    /// Serve only if a load fails.
-    OnError,
-    /// Of no use any more.
-    Dead,
-}
-
-/// A value with the instants that decide its use.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    value: Option<Bytes>,
-    stored_ms: u64,
-    fresh_until_ms: u64,
-    revalidate_until_ms: u64,
-    error_until_ms: u64,
-    /// In the revalidate window no refresh starts before this instant.
-    refresh_not_before_ms: AtomicU64,
-    /// In the error window the value is served without a load until this instant.
-    failed_until_ms: AtomicU64,
-}
-
-impl Entry {
-    pub(crate) fn new(value: Option<Bytes>, now_ms: u64, ttl_ms: u64, policy: &Policy) -> Self {
-        let fresh_until_ms = now_ms.saturating_add(ttl_ms);
-        let (revalidate_ms, error_ms) = match value {
-            Some(_) => (policy.stale_while_revalidate_ms, policy.stale_if_error_ms),
-            None => (0, 0),
-        };
-        let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
-        Self {
-            value,
-            stored_ms: now_ms,
-            fresh_until_ms,
-            revalidate_until_ms,
-            error_until_ms: revalidate_until_ms.max(fresh_until_ms.saturating_add(error_ms)),
-            refresh_not_before_ms: AtomicU64::new(0),
-            failed_until_ms: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn freshness(&self, now_ms: u64) -> Freshness {
-        if now_ms < self.fresh_until_ms {
-            Freshness::Fresh
-        } else if now_ms < self.revalidate_until_ms {
-            Freshness::Revalidate
-        } else if now_ms < self.error_until_ms {
-            Freshness::OnError
-        } else {
-            Freshness::Dead
-        }
-    }
-
-    /// The answer, if this entry can give one without anyone starting or awaiting a load.
-    pub(crate) fn answer_now(&self, now_ms: u64) -> Option<Answer> {
-        let serve = match self.freshness(now_ms) {
-            Freshness::Fresh => true,
-            Freshness::Revalidate => now_ms < self.refresh_not_before_ms.load(Ordering::Relaxed),
-            Freshness::OnError => now_ms < self.failed_until_ms.load(Ordering::Relaxed),
-            Freshness::Dead => false,
-        };
-        serve.then(|| self.answer(now_ms))
-    }
-
-    /// The answer that this entry gives at `now_ms`, fresh or stale.
-    pub(crate) fn answer(&self, now_ms: u64) -> Answer {
-        let ttl_ms = self.fresh_until_ms.saturating_sub(now_ms);
-        Answer {
-            value: self.value.clone(),
-            level: if ttl_ms > 0 { Level::L1 } else { Level::Stale },
-            age_ms: now_ms.saturating_sub(self.stored_ms),
-            ttl_ms,
-        }
-    }
-
-    /// Keeps lookups in the revalidate window from starting a refresh before `until_ms`.
-    pub(crate) fn hold_refresh(&self, until_ms: u64) {
-        self.refresh_not_before_ms.store(until_ms, Ordering::Relaxed);
-    }
-
-    /// Notes a failed load: until `until_ms` the value is served without another attempt.
-    pub(crate) fn note_failure(&self, until_ms: u64) {
-        self.refresh_not_before_ms.store(until_ms, Ordering::Relaxed);
-        self.failed_until_ms.store(until_ms, Ordering::Relaxed);
-    }
-}
 
 #[derive(Clone)]
 struct ByBytes;
@@ -163,7 +31,7 @@ struct ByBytes;
 impl Weighter<Bytes, Arc<Entry>> for ByBytes {
     fn weight(&self, key: &Bytes, entry: &Arc<Entry>) -> u64 {
         let value_bytes = entry.value.as_ref().map_or(0, Bytes::len);
-        (key.len() + value_bytes) as u64 + ENTRY_OVERHEAD_BYTES
+        (key.len() + value_bytes) as u64 + entry.tags.len() as u64 * TAG_BYTES + ENTRY_OVERHEAD_BYTES
     }
 }
 
@@ -184,18 +52,23 @@ impl Lifecycle<Bytes, Arc<Entry>> for CountEvictions {
 /// The memory level.
 pub(crate) struct L1 {
     map: Map<Bytes, Arc<Entry>, ByBytes, ahash::RandomState, CountEvictions>,
+    pub(crate) marks: Marks,
 }
 
 impl L1 {
     pub(crate) fn new(size_bytes_max: u64, seed: u64, counters: Arc<Counters>) -> Self {
         let entries = (size_bytes_max / ENTRY_BYTES_EXPECTED).clamp(16, 1 << 20) as usize;
         let hasher = ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 1);
-        Self { map: Map::with(entries, bound(size_bytes_max), ByBytes, hasher, CountEvictions(counters)) }
+        Self {
+            map: Map::with(entries, bound(size_bytes_max), ByBytes, hasher, CountEvictions(counters)),
+            marks: Marks::new(seed),
+        }
     }
 
-    /// Finds an entry and counts it as used.
-    pub(crate) fn find(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        self.map.get(key)
+    /// The answer of a key's entry, if it can give one without a decision. Counts the entry as used.
+    pub(crate) fn hit(&self, key: &[u8], now_ms: u64) -> Option<Answer> {
+        let entry = self.map.get(key)?;
+        entry.answer_now(now_ms, self.marks.ended_ms(&entry)?)
     }
 
     /// Finds an entry without counting it as used.
@@ -203,16 +76,78 @@ impl L1 {
         self.map.peek(key)
     }
 
-    pub(crate) fn insert(&self, key: Bytes, entry: Entry) {
+    /// What an entry is good for, with all that ended its life.
+    pub(crate) fn freshness(&self, entry: &Entry, now_ms: u64) -> Freshness {
+        self.marks.ended_ms(entry).map_or(Freshness::Dead, |ended_ms| entry.freshness(now_ms, ended_ms))
+    }
+
+    /// The answer of an entry that may be served, fresh or stale.
+    pub(crate) fn answer(&self, entry: &Entry, now_ms: u64) -> Option<Answer> {
+        let ended_ms = self.marks.ended_ms(entry)?;
+        (entry.freshness(now_ms, ended_ms) != Freshness::Dead).then(|| entry.answer(now_ms, ended_ms))
+    }
+
+    /// The answer of a key's entry, fresh or stale.
+    pub(crate) fn usable(&self, key: &[u8], now_ms: u64) -> Option<Answer> {
+        self.answer(&*self.peek(key)?, now_ms)
+    }
+
+    /// The version of a key's entry that may be served; zero if it has none, or there is no such entry.
+    pub(crate) fn version(&self, key: &[u8], now_ms: u64) -> Version {
+        let entry = self.peek(key).filter(|entry| self.freshness(entry, now_ms) != Freshness::Dead);
+        entry.map_or(0, |entry| entry.version)
+    }
+
+    /// Stores an entry, unless the key has one of a newer version that may be served. Whether it was stored.
+    pub(crate) fn store(&self, key: Bytes, entry: Entry, now_ms: u64) -> bool {
+        if entry.version != 0 && entry.version < self.version(&key, now_ms) {
+            return false;
+        }
         self.map.insert(key, Arc::new(entry));
+        true
     }
 
     pub(crate) fn remove(&self, key: &[u8]) -> bool {
         self.map.remove(key).is_some()
     }
 
-    pub(crate) fn clear(&self) {
-        self.map.clear();
+    /// A key changed: its entry is dropped, or its life ends. Entries of `version` and newer stay, unless it is zero.
+    /// Whether there was an entry that the change meant.
+    pub(crate) fn change(&self, key: &[u8], version: Version, how: OnChange, now_ms: u64) -> bool {
+        let Some(entry) = self.peek(key) else { return false };
+        if version != 0 && entry.version >= version {
+            return false;
+        }
+        match how {
+            OnChange::Refresh if entry.value.is_some() => entry.end(now_ms),
+            _ => drop(self.remove(key)),
+        }
+        true
+    }
+
+    /// The same for all keys of a prefix; looks at every entry. How many the change meant.
+    pub(crate) fn sweep(&self, prefix: &[u8], version: Version, how: OnChange, now_ms: u64) -> u64 {
+        let meant = Cell::new(0);
+        self.map.retain(|key, entry| {
+            if !key.starts_with(prefix) || (version != 0 && entry.version >= version) {
+                return true;
+            }
+            meant.set(meant.get() + 1);
+            let keep = how == OnChange::Refresh && entry.value.is_some();
+            if keep {
+                entry.end(now_ms);
+            }
+            keep
+        });
+        meant.get()
+    }
+
+    /// All entries that may be served at `now_ms`, with the instant that ended their lives.
+    pub(crate) fn usables(&self, now_ms: u64) -> impl Iterator<Item = (Bytes, Arc<Entry>, u64)> {
+        self.map.iter().filter_map(move |(key, entry)| {
+            let ended_ms = self.marks.ended_ms(&entry)?;
+            (entry.freshness(now_ms, ended_ms) != Freshness::Dead).then_some((key, entry, ended_ms))
+        })
     }
 
     pub(crate) fn resize(&self, size_bytes_max: u64) {

@@ -22,26 +22,35 @@
 
 mod cache;
 mod engine;
+mod entry;
 mod error;
+mod filter;
+mod fleet;
+mod histogram;
 mod l1;
 mod l2;
+mod marks;
 mod policy;
+mod snapshot;
 mod source;
 mod stats;
 mod token;
-pub mod version;
 
 #[cfg(test)]
 mod simulator;
 
-pub use cache::{Begin, Cache, Clock, Lookup};
+pub use cache::{Begin, Cache, Clock, Effect, Later, Lookup, Parts, SetOptions};
+pub use entry::{Answer, Level};
 pub use error::{Bound, CacheError, Fault, LoadError};
-pub use l1::{Answer, ENTRY_OVERHEAD_BYTES, Level};
+pub use filter::{FILTER_BITS_MAX, FilterBuild};
+pub use histogram::{LATENCY_BOUNDS_US, Latencies};
+pub use l1::ENTRY_OVERHEAD_BYTES;
 pub use l2::{
     Filled, FleetLock, Found, L2, L2Error, LeaseToken, Listener, LockGuard, Notice, Scope, Stored, TAGS_MAX,
     Version,
 };
 pub use policy::{OnChange, Policy};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use source::{BoxFuture, LoadRequest, Loaded, Param, Params, Source};
 pub use stats::Stats;
 pub use token::{BeginWait, LoadToken, Wait, Woken};

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::cache::Inner;
 use crate::engine::{Ticket, Waiting};
+use crate::entry::Answer;
 use crate::error::{CacheError, LoadError};
-use crate::l1::Answer;
+use crate::l2::LockGuard;
 use crate::source::{Loaded, Params};
 
 /// Who is loading, which decides what becomes of a dropped token.
@@ -32,12 +33,14 @@ pub struct LoadToken {
     cache: Arc<Inner>,
     ticket: Ticket,
     loader: Loader,
+    /// The fleet lock, held for as long as the load takes.
+    guard: Option<LockGuard>,
     ended: bool,
 }
 
 impl LoadToken {
-    pub(crate) fn new(cache: Arc<Inner>, ticket: Ticket, loader: Loader) -> Self {
-        Self { cache, ticket, loader, ended: false }
+    pub(crate) fn new(cache: Arc<Inner>, ticket: Ticket, loader: Loader, guard: Option<LockGuard>) -> Self {
+        Self { cache, ticket, loader, guard, ended: false }
     }
 
     /// The key to load.
@@ -50,7 +53,8 @@ impl LoadToken {
         &self.ticket.params
     }
 
-    /// Stores what was loaded, wakes those who wait, and returns the loader's own answer.
+    /// Stores what was loaded, wakes those who wait, and returns the loader's own answer. With an L2 the value is kept in
+    /// L1 when L2 has taken it, a little later.
     ///
     /// When the key was invalidated meanwhile, or the load timeout has passed, nothing is stored; the answer is
     /// the same but for a `ttl_ms` of 0.
@@ -71,10 +75,10 @@ impl LoadToken {
         self.cache.expired(&self.ticket);
     }
 
-    /// Takes the ticket out of a token whose drop shall do nothing.
-    pub(crate) fn defuse(mut self) -> Ticket {
+    /// Takes the ticket and the lock out of a token whose drop shall do nothing.
+    pub(crate) fn defuse(mut self) -> (Ticket, Option<LockGuard>) {
         self.ended = true;
-        self.ticket.clone()
+        (self.ticket.clone(), self.guard.take())
     }
 }
 
@@ -141,10 +145,33 @@ impl Future for Wait {
     }
 }
 
-/// The wait of a caller who brought a loader, and so may be asked to use it.
+/// The wait of a caller who brought a loader, and so may be asked to use it. It may be over from the beginning.
 #[derive(Debug)]
 #[must_use = "the answer comes only to those who await it"]
 pub struct BeginWait(pub(crate) oneshot::Receiver<Woken>);
+
+impl BeginWait {
+    /// A wait that is over: the caller loads.
+    pub(crate) fn ready(token: LoadToken) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        // The receiver is at hand.
+        drop(sender.send(Woken::Load(token)));
+        Self(receiver)
+    }
+
+    /// How the wait ended, if it is over already; the wait itself if it is not.
+    ///
+    /// # Errors
+    ///
+    /// The wait goes on.
+    pub fn try_now(mut self) -> Result<Woken, Self> {
+        match self.0.try_recv() {
+            Ok(woken) => Ok(woken),
+            Err(oneshot::error::TryRecvError::Closed) => Ok(Woken::Failed(LoadError::Abandoned.into())),
+            Err(oneshot::error::TryRecvError::Empty) => Err(self),
+        }
+    }
+}
 
 impl Future for BeginWait {
     type Output = Woken;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use super::*;
-use crate::{Bound, BoxFuture, Fault, Level, Param};
+use crate::{Bound, BoxFuture, Effect, Fault, Level, LoadRequest, Loaded, Param, Woken};
 
 type Reply = oneshot::Sender<Result<Loaded, LoadError>>;
 
@@ -93,6 +93,14 @@ impl Rig {
     }
 }
 
+/// What a change of a cache without an L2 gives.
+fn now<T>(effect: Effect<T>) -> T {
+    match effect {
+        Effect::Now(outcome) => outcome,
+        Effect::Later(_) => panic!("there is no L2 to wait for"),
+    }
+}
+
 fn steady() -> Policy {
     Policy { jitter_percent: 0, ..Policy::default() }
 }
@@ -144,7 +152,7 @@ async fn the_loader_may_set_the_life_and_zero_stores_nothing() {
         rig.next_load().await.1.send(Ok(found)).expect("the load runs");
         assert_eq!(wait.await.expect("loaded").ttl_ms, ttl_ms.unwrap_or(1));
         assert_eq!(rig.cache.peek(b"a", rig.now()).is_some(), kept);
-        rig.cache.delete(b"a");
+        now(rig.cache.delete(b"a"));
     }
 }
 
@@ -192,7 +200,7 @@ async fn a_load_from_before_an_invalidation_neither_populates_nor_answers_later_
     let rig = Rig::new(steady());
     let early = rig.wait("a");
     let (_, old_load) = rig.next_load().await;
-    rig.cache.delete(b"a");
+    now(rig.cache.delete(b"a"));
     let late = rig.wait("a");
     old_load.send(Ok(Loaded::found("old"))).expect("the load runs");
     let answer = early.await.expect("asked before the invalidation");
@@ -210,7 +218,7 @@ async fn purge_all_voids_loads_and_empties_l1() {
     rig.fill("a", "one").await;
     let wait = rig.wait("b");
     let (_, load) = rig.next_load().await;
-    rig.cache.purge_all();
+    now(rig.cache.purge_all());
     load.send(Ok(Loaded::found("two"))).expect("the load runs");
     assert_eq!(text(&wait.await.expect("asked before the purge")), "two");
     assert_eq!((rig.cache.peek(b"a", rig.now()), rig.cache.peek(b"b", rig.now())), (None, None));
@@ -222,7 +230,7 @@ async fn a_set_answers_those_who_wait_and_outlives_the_load() {
     let rig = Rig::new(steady());
     let wait = rig.wait("a");
     let (_, load) = rig.next_load().await;
-    rig.cache.set(b"a", Some("set".into()), Some(5_000), rig.now());
+    now(rig.cache.set(b"a", Some("set".into()), Some(5_000), rig.now()));
     assert_eq!(text(&wait.await.expect("the set value")), "set");
     load.send(Ok(Loaded::found("old"))).expect("the load runs");
     while rig.cache.stats().loads_running > 0 {
@@ -369,7 +377,8 @@ async fn a_stale_value_comes_to_a_caller_with_the_token_of_its_refresh() {
     let rig = Rig::new(steady());
     rig.token("a").complete(Loaded::found("old"));
     rig.pass(600_000);
-    let Begin::Refresh(answer, token) = rig.cache.begin(b"a", rig.now()) else { panic!("a refresh is due") };
+    let Begin::Refresh(answer, wait) = rig.cache.begin(b"a", rig.now()) else { panic!("a refresh is due") };
+    let Woken::Load(token) = wait.await else { panic!("the caller refreshes") };
     assert_eq!(answer.level.hit_level(), 4);
     assert!(matches!(rig.cache.begin(b"a", rig.now()), Begin::Hit(_)));
     token.complete(Loaded::found("new"));
@@ -379,8 +388,8 @@ async fn a_stale_value_comes_to_a_caller_with_the_token_of_its_refresh() {
 #[tokio::test]
 async fn a_value_too_large_to_keep_is_served_and_replaces_what_was_there() {
     let rig = Rig::new(Policy { size_bytes_max: 4096, ..steady() });
-    rig.cache.set(b"a", Some("small".into()), None, rig.now());
-    rig.cache.set(b"a", Some(vec![b'x'; 8192].into()), None, rig.now());
+    now(rig.cache.set(b"a", Some("small".into()), None, rig.now()));
+    now(rig.cache.set(b"a", Some(vec![b'x'; 8192].into()), None, rig.now()));
     assert_eq!(rig.cache.peek(b"a", rig.now()), None);
     let answer = rig.token("a").complete(Loaded::found(vec![b'y'; 8192]));
     assert_eq!(answer.value.map(|value| value.len()), Some(8192));
@@ -391,11 +400,11 @@ async fn a_value_too_large_to_keep_is_served_and_replaces_what_was_there() {
 async fn the_bound_holds_for_any_number_of_keys_and_can_shrink() {
     let rig = Rig::new(Policy { size_bytes_max: 64 * 1024, ..steady() });
     for value in ["old", "new"] {
-        rig.cache.set(b"a", Some(value.into()), None, rig.now());
+        now(rig.cache.set(b"a", Some(value.into()), None, rig.now()));
     }
     assert_eq!(rig.cache.stats().evictions, 0, "a newer value is no eviction");
     for key in 0..5_000u32 {
-        rig.cache.set(&key.to_le_bytes(), Some(vec![0; (key % 700) as usize].into()), None, rig.now());
+        now(rig.cache.set(&key.to_le_bytes(), Some(vec![0; (key % 700) as usize].into()), None, rig.now()));
         assert!(rig.cache.stats().size_bytes <= 64 * 1024);
     }
     assert!(rig.cache.stats().evictions > 4_000);
@@ -446,7 +455,7 @@ fn threads_never_overlap_loads_of_a_key_nor_see_a_value_from_before_an_invalidat
                     let key = (draw.draw() % 4) as usize;
                     if draw.draw().is_multiple_of(8) {
                         truth.versions[key].fetch_add(1, Ordering::SeqCst);
-                        cache.delete(&[key as u8]);
+                        now(cache.delete(&[key as u8]));
                         continue;
                     }
                     let floor = truth.versions[key].load(Ordering::SeqCst);

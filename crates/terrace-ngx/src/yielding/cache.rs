@@ -13,7 +13,8 @@ use bytes::Bytes;
 use smallvec::smallvec;
 use terrace_base::clock::monotonic_ms;
 use terrace_cache::{
-    Answer, Begin, Cache, CacheError, Level, LoadError, LoadToken, Loaded, Lookup, Param, Params, Woken,
+    Answer, Begin, BeginWait, Cache, CacheError, Effect, L2Error, Level, LoadError, LoadToken, Loaded,
+    Lookup, Param, Params, Woken,
 };
 use terrace_lua::{Value, Values, pending};
 use terrace_modules::tiered_cache::Caches;
@@ -31,15 +32,16 @@ functions! {
     "int (*cache_fail)(double, const char *, size_t, void *)" => cache_fail,
     "double (*cache_park)(double)" => cache_park,
     "double (*cache_unpark)(double)" => cache_unpark,
+    "int (*cache_ready)(double, void *)" => cache_ready,
     "int (*cache_peek)(void *, const char *, size_t, void *)" => cache_peek,
-    "void (*cache_set)(void *, const char *, size_t, int, const char *, size_t, double)" => cache_set,
+    "int (*cache_set)(void *, const char *, size_t, int, const char *, size_t, double)" => cache_set,
     "int (*cache_delete)(void *, const char *, size_t)" => cache_delete,
-    "void (*cache_purge)(void *)" => cache_purge,
+    "int (*cache_purge)(void *)" => cache_purge,
 }
 
 /// The caller loads; the token's number is in `Out`.
 const LOAD: c_int = 2;
-/// A stale answer is in `Out`, and the number of a token to renew it.
+/// An answer is in `Out`, and the number of its refresh, for [`cache_ready`].
 const REFRESH: c_int = 3;
 
 /// More tokens cannot be parked on a thread; a token more is refused, and its load runs at once.
@@ -53,29 +55,37 @@ struct Out {
     text: Text,
     /// 0 for an absence that was remembered.
     has_value: c_int,
-    /// 1 for memory, 3 for a load, 4 for stale.
+    /// 1 for memory, 2 for the shared level, 3 for a load, 4 for stale.
     level: c_int,
     /// Milliseconds of fresh life that remain.
     ttl_ms: f64,
     token: f64,
 }
 
+/// What a run may do about a key.
+enum Load {
+    /// Load it.
+    Now(LoadToken),
+    /// Load it if the wait says so.
+    Perhaps(BeginWait),
+}
+
 /// The loads that a run has begun, by numbers from 1.
 #[derive(Default)]
-pub struct Loads(RefCell<Vec<Option<LoadToken>>>);
+pub struct Loads(RefCell<Vec<Option<Load>>>);
 
 impl Loads {
-    fn put(&self, token: LoadToken) -> f64 {
-        let mut tokens = self.0.borrow_mut();
-        if let Some(free) = tokens.iter().position(Option::is_none) {
-            tokens[free] = Some(token);
+    fn put(&self, load: Load) -> f64 {
+        let mut loads = self.0.borrow_mut();
+        if let Some(free) = loads.iter().position(Option::is_none) {
+            loads[free] = Some(load);
             return (free + 1) as f64;
         }
-        tokens.push(Some(token));
-        tokens.len() as f64
+        loads.push(Some(load));
+        loads.len() as f64
     }
 
-    fn take(&self, number: f64) -> Option<LoadToken> {
+    fn take(&self, number: f64) -> Option<Load> {
         let index = (number as usize).checked_sub(1)?;
         self.0.borrow_mut().get_mut(index)?.take()
     }
@@ -95,7 +105,10 @@ fn loads() -> Option<Rc<Loads>> {
 }
 
 fn take(number: f64) -> Option<LoadToken> {
-    loads()?.take(number)
+    match loads()?.take(number)? {
+        Load::Now(token) => Some(token),
+        Load::Perhaps(_) => None,
+    }
 }
 
 /// # Safety
@@ -139,6 +152,35 @@ fn awaited(answer: Result<Answer, CacheError>) -> Values {
     }
 }
 
+/// What the end of a wait gives Lua: as [`awaited`], or the code and number of a load.
+fn woken(loads: &Loads, woken: Woken) -> Values {
+    match woken {
+        Woken::Answer(answer) => awaited(Ok(answer)),
+        Woken::Failed(error) => awaited(Err(error)),
+        Woken::Load(token) => {
+            smallvec![Value::from(f64::from(LOAD)), Value::from(loads.put(Load::Now(token)))]
+        }
+    }
+}
+
+/// A change's code for Lua; with a level that the fleet shares, an await that gives it and the error.
+fn effect<T: 'static>(effect: Effect<T>, code: impl Fn(&T) -> c_int + 'static) -> c_int {
+    let later = match effect {
+        Effect::Now(outcome) => return code(&outcome),
+        Effect::Later(later) => later,
+    };
+    pending::set(Box::pin(async move {
+        match later.await {
+            Ok(outcome) => smallvec![Value::from(f64::from(code(&outcome)))],
+            Err(e) => {
+                let e: L2Error = e;
+                smallvec![Value::from(f64::from(FAILED)), Value::from(e.to_string())]
+            }
+        }
+    }));
+    AWAIT
+}
+
 /// A cache of the configuration; null if there is none of this name.
 extern "C" fn cache_open(name: *const u8, len: usize) -> *mut Cache {
     // SAFETY: a Lua string.
@@ -167,25 +209,17 @@ extern "C" fn cache_begin(cache: *const Cache, key: *const u8, len: usize, out: 
             out.answer(answer);
             DONE
         }
-        Begin::Refresh(answer, token) => {
+        Begin::Refresh(answer, wait) => {
             out.answer(answer);
-            out.token = loads.put(token);
+            out.token = loads.put(Load::Perhaps(wait));
             REFRESH
         }
         Begin::Load(token) => {
-            out.token = loads.put(token);
+            out.token = loads.put(Load::Now(token));
             LOAD
         }
         Begin::Wait(wait) => {
-            pending::set(Box::pin(async move {
-                match wait.await {
-                    Woken::Answer(answer) => awaited(Ok(answer)),
-                    Woken::Failed(error) => awaited(Err(error)),
-                    Woken::Load(token) => {
-                        smallvec![Value::from(f64::from(LOAD)), Value::from(loads.put(token))]
-                    }
-                }
-            }));
+            pending::set(Box::pin(async move { woken(&loads, wait.await) }));
             AWAIT
         }
         Begin::Failed(error) => out.error(&error),
@@ -270,16 +304,39 @@ extern "C" fn cache_fail(token: f64, message: *const u8, len: usize, out: *mut O
 /// `load_timeout` ends the load.
 extern "C" fn cache_park(token: f64) -> f64 {
     let full = PARKED.with(|it| it.0.borrow().iter().flatten().count() >= PARKED_MAX);
-    match take(token).filter(|_| !full) {
-        Some(token) => PARKED.with(|it| it.put(token)),
-        None => 0.0,
+    if full {
+        return 0.0;
     }
+    let load = loads().and_then(|it| it.take(token));
+    load.map_or(0.0, |load| PARKED.with(|it| it.put(load)))
 }
 
 /// Gives a parked token to the run under way; 0 if there is none.
 extern "C" fn cache_unpark(parked: f64) -> f64 {
     let Some(loads) = loads() else { return 0.0 };
-    PARKED.with(|it| it.take(parked)).map_or(0.0, |token| loads.put(token))
+    PARKED.with(|it| it.take(parked)).map_or(0.0, |load| loads.put(load))
+}
+
+/// Whether a refresh is to load: the token's number is in `out` then. `DONE` if there is nothing to load.
+extern "C" fn cache_ready(number: f64, out: *mut Out) -> c_int {
+    // SAFETY: an `Out` of `cache.lua`.
+    let (Some(loads), Some(out)) = (loads(), unsafe { out_at(out) }) else { return NO_REQUEST };
+    let outcome = match loads.take(number) {
+        None => return NOT_FOUND,
+        Some(Load::Now(token)) => Ok(Woken::Load(token)),
+        Some(Load::Perhaps(wait)) => wait.try_now(),
+    };
+    match outcome {
+        Ok(Woken::Load(token)) => {
+            out.token = loads.put(Load::Now(token));
+            LOAD
+        }
+        Ok(Woken::Answer(_) | Woken::Failed(_)) => DONE,
+        Err(wait) => {
+            pending::set(Box::pin(async move { woken(&loads, wait.await) }));
+            AWAIT
+        }
+    }
 }
 
 /// What memory holds, fresh or stale; nothing is loaded.
@@ -306,25 +363,23 @@ extern "C" fn cache_set(
     value: *const u8,
     value_len: usize,
     ttl_ms: f64,
-) {
+) -> c_int {
     // SAFETY: a cache that Lua holds, Lua strings (or null).
     let (cache, key, value) = unsafe { (cache_at(cache), bytes(key, len), bytes(value, value_len)) };
-    if let Some(cache) = cache {
-        let value = (has_value != 0).then(|| Bytes::copy_from_slice(value));
-        cache.set(key, value, ttl(ttl_ms), monotonic_ms());
-    }
+    let Some(cache) = cache else { return NOT_FOUND };
+    let value = (has_value != 0).then(|| Bytes::copy_from_slice(value));
+    effect(cache.set(key, value, ttl(ttl_ms), monotonic_ms()), |_| DONE)
 }
 
-/// Whether memory had the key.
+/// `DONE` if there was a value, `NOT_FOUND` else.
 extern "C" fn cache_delete(cache: *const Cache, key: *const u8, len: usize) -> c_int {
     // SAFETY: a cache that Lua holds and a Lua string.
-    let (cache, key) = unsafe { (cache_at(cache), bytes(key, len)) };
-    c_int::from(cache.is_some_and(|cache| cache.delete(key)))
+    let (Some(cache), key) = (unsafe { (cache_at(cache), bytes(key, len)) }) else { return NOT_FOUND };
+    effect(cache.delete(key), |had| if *had { DONE } else { NOT_FOUND })
 }
 
-extern "C" fn cache_purge(cache: *const Cache) {
+extern "C" fn cache_purge(cache: *const Cache) -> c_int {
     // SAFETY: a cache that Lua holds.
-    if let Some(cache) = unsafe { cache_at(cache) } {
-        cache.purge_all();
-    }
+    let Some(cache) = (unsafe { cache_at(cache) }) else { return NOT_FOUND };
+    effect(cache.purge_all(), |_| DONE)
 }

@@ -139,9 +139,20 @@ local function finish(self, token, opts, ok, value, err, ttl)
     return value, nil, SOURCE
 end
 
+-- The token of a refresh, or nil if the level that the fleet shares had a newer value.
+local function ready(number)
+    local code = native.cache_ready(number, out)
+    if code == LOAD then
+        return out.token
+    elseif code == AWAIT then
+        local how, token = await()
+        return how == LOAD and token or nil
+    end
+end
+
 local function refresh(_, self, parked, opts, loader, ...)
-    local token = native.cache_unpark(parked)
-    if token ~= 0 then
+    local token = ready(native.cache_unpark(parked))
+    if token then
         finish(self, token, opts, pcall(loader, ...))
     end
 end
@@ -152,6 +163,10 @@ local function refresh_later(self, token, opts, loader, ...)
     local at = ngx.timer and ngx.timer.at
     local parked = at and native.cache_park(token) or 0
     if parked == 0 then
+        token = ready(token)
+        if not token then
+            return value, err, level
+        end
         local new, problem, new_level = finish(self, token, opts, pcall(loader, ...))
         if problem then
             return value, err, level
@@ -159,8 +174,7 @@ local function refresh_later(self, token, opts, loader, ...)
         return new, nil, new_level
     end
     if not at(0, refresh, self, parked, opts, loader, ...) then
-        token = native.cache_unpark(parked)
-        finish(self, token, opts, pcall(loader, ...))
+        refresh(nil, self, parked, opts, loader, ...)
     end
     return value, err, level
 end
@@ -201,7 +215,7 @@ end
 local methods = {}
 local metatable = { __index = methods }
 
--- The value of a key, and where it came from: 1 memory, 3 loader or source, 4 stale. nil without an error is an
+-- The value of a key, and where it came from: 1 memory, 2 the shared level, 3 loader or source, 4 stale. nil without an error is an
 -- absence that is remembered. `loader(...)` returns value, err, ttl; one runs for a key at a time in the whole server.
 function methods.get(self, key, opts, loader, ...)
     key = text_key(key)
@@ -242,30 +256,54 @@ function methods.peek(self, key)
     return value, err, level, ttl
 end
 
+-- How a change ended: its code, or nil and an error. Where a fleet shares a level, that level has it too then.
+local function changed(code)
+    local err
+    if code == AWAIT then
+        code, err = await()
+    end
+    if err then
+        return nil, err
+    end
+    return code
+end
+
 -- Stores a value for all workers; nil is an absence.
 function methods.set(self, key, opts, value)
     key = text_key(key)
     local ttl = ttl_ms(option(self, opts, value == nil and "neg_ttl" or "ttl"))
+    local code, err
     if value == nil then
-        native.cache_set(self.cache, key, #key, 0, nil, 0, ttl)
-        return true
+        code, err = changed(native.cache_set(self.cache, key, #key, 0, nil, 0, ttl))
+    else
+        local text
+        text, err = encode(value)
+        if not text then
+            return nil, err
+        end
+        code, err = changed(native.cache_set(self.cache, key, #key, 1, text, #text, ttl))
     end
-    local text, err = encode(value)
-    if not text then
+    if not code then
         return nil, err
     end
-    native.cache_set(self.cache, key, #key, 1, text, #text, ttl)
     return true
 end
 
 -- Whether there was something to delete; a load under way does not bring it back.
 function methods.delete(self, key)
     key = text_key(key)
-    return native.cache_delete(self.cache, key, #key) == 1
+    local code, err = changed(native.cache_delete(self.cache, key, #key))
+    if not code then
+        return nil, err
+    end
+    return code == DONE
 end
 
 function methods.purge(self)
-    native.cache_purge(self.cache)
+    local code, err = changed(native.cache_purge(self.cache))
+    if not code then
+        return nil, err
+    end
     return true
 end
 

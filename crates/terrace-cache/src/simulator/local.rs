@@ -1,4 +1,4 @@
-//! A seeded simulator of the engine: random interleavings of lookups, loads that finish, fail, come late or are
+//! One process without an L2: random interleavings of lookups, loads that finish, fail, come late or are
 //! dropped, invalidations, sets and time; the invariants of the crate are checked after every step.
 //!
 //! The world keeps a truth for each key that only an invalidation changes, so any answer can be judged: a lookup
@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{Action, Ask, Engine, LoadPermits, Mutation, Ticket, Verdict, Waiting};
+use crate::engine::{Action, Ask, Bounds, Engine, Mutation, Shared, Ticket, Tiers, Verdict, Waiting};
+use crate::entry::{Answer, Level, Made};
 use crate::error::{CacheError, LoadError};
-use crate::l1::{Answer, Freshness, L1, Level};
-use crate::policy::{Jitter, Policy};
+use crate::fleet::Health;
+use crate::l1::L1;
+use crate::policy::{Jitter, OnChange, Policy};
 use crate::source::{Loaded, Params};
 use crate::stats::Counters;
 
@@ -58,7 +60,7 @@ struct World {
     policy: Policy,
     engine: Engine<Client>,
     l1: L1,
-    permits: Arc<LoadPermits>,
+    bounds: Arc<Bounds>,
     truth: [u64; KEYS],
     asked: Vec<Asked>,
     loads: Vec<Load>,
@@ -68,7 +70,7 @@ struct World {
 impl World {
     fn new(seed: u64, mutation: Mutation) -> Self {
         let counters = Arc::new(Counters::new());
-        let permits = Arc::new(LoadPermits::new(LOADS_MAX));
+        let bounds = Arc::new(Bounds::new(LOADS_MAX * 2, LOADS_MAX));
         let mut draw = Jitter::new(seed);
         let policy = Policy {
             ttl_ms: 200,
@@ -83,7 +85,12 @@ impl World {
             size_bytes_max: SIZE_BYTES_MAX,
             ..Policy::default()
         };
-        let mut engine = Engine::new(policy, seed, permits.clone(), counters.clone());
+        let shared = Shared {
+            bounds: bounds.clone(),
+            health: Arc::new(Health::default()),
+            counters: counters.clone(),
+        };
+        let mut engine = Engine::new(policy, Tiers::default(), seed, shared);
         engine.mutation = mutation;
         let l1 = L1::new(policy.size_bytes_max, seed, counters);
         let (asked, loads) = (Vec::new(), Vec::new());
@@ -93,7 +100,7 @@ impl World {
             policy,
             engine,
             l1,
-            permits,
+            bounds,
             truth: [0; KEYS],
             asked,
             loads,
@@ -143,7 +150,7 @@ impl World {
         let answers = usize::from(!waits || gone);
         self.asked.push(Asked { key, floor, answers });
         match verdict {
-            Verdict::Answer(answer) => self.judge(key, floor, &answer),
+            Verdict::Answer(answer) | Verdict::AnswerAndWait(answer) => self.judge(key, floor, &answer),
             Verdict::AnswerAndLoad(answer, ticket) => {
                 self.judge(key, floor, &answer);
                 self.begin(ticket);
@@ -193,10 +200,7 @@ impl World {
 
     fn fail(&mut self, load: Load) {
         let key = [load.key as u8];
-        let usable = |world: &Self| {
-            let entry = world.l1.peek(&key)?;
-            (entry.freshness(world.now_ms) != Freshness::Dead).then(|| entry.answer(world.now_ms))
-        };
+        let usable = |world: &Self| world.l1.usable(&key, world.now_ms);
         let before = usable(self);
         let mut out = Vec::new();
         let error = LoadError::Unavailable("simulated".into());
@@ -225,19 +229,24 @@ impl World {
         let at = self.below(self.loads.len());
         let load = self.loads.swap_remove(at);
         let mut out = Vec::new();
-        self.engine.abandoned(&load.ticket, self.now_ms, &mut out);
+        self.engine.abandoned(&self.l1, &load.ticket, self.now_ms, &mut out);
         self.carry_out(out);
     }
 
     fn invalidate(&mut self, key: usize) {
         self.truth[key] += 1;
-        self.engine.invalidated(&self.l1, &[key as u8]);
+        let mut out = Vec::new();
+        self.engine.changed(&self.l1, &[key as u8], 0, OnChange::Drop, self.now_ms, &mut out);
+        self.carry_out(out);
     }
 
     fn invalidate_all(&mut self) {
         self.truth.iter_mut().for_each(|version| *version += 1);
-        self.engine.all_invalidated();
-        self.l1.clear();
+        let number = self.l1.marks.sweep();
+        let mut out = Vec::new();
+        self.engine.swept(&self.l1, b"", number, 0, self.now_ms, &mut out);
+        self.carry_out(out);
+        self.l1.sweep(b"", 0, OnChange::Drop, self.now_ms);
     }
 
     fn set(&mut self, key: usize) {
@@ -245,7 +254,8 @@ impl World {
         let mut out = Vec::new();
         let ttl_ms = (self.below(2) == 0).then_some(60);
         let value = Some(value_of(self.truth[key]));
-        self.engine.filled(&self.l1, &[key as u8], value, ttl_ms, self.now_ms, &mut out);
+        let made = Made::now(value, 0, Vec::new(), ttl_ms.unwrap_or(self.policy.ttl_ms), &self.policy);
+        self.engine.set(&self.l1, &[key as u8], made, self.now_ms, &mut out);
         self.carry_out(out);
     }
 
@@ -260,7 +270,7 @@ impl World {
             .collect();
         for ticket in due {
             let mut out = Vec::new();
-            self.engine.expired(&self.l1, &ticket.key, ticket.flight, now_ms, &mut out);
+            self.engine.expired(&self.l1, &ticket, now_ms, &mut out);
             self.carry_out(out);
         }
     }
@@ -276,6 +286,7 @@ impl World {
                 }
                 Action::Load(ticket) => self.begin(ticket),
                 Action::Watch(_) => {}
+                _ => self.check(false, || "an action for an L2 that is not there".to_owned()),
             }
         }
     }
@@ -312,14 +323,14 @@ impl World {
     fn check_always(&mut self) {
         let size_bytes = self.l1.size_bytes();
         self.check(size_bytes <= SIZE_BYTES_MAX, || format!("L1 holds {size_bytes} bytes"));
-        let (flights, running) = (self.engine.flights(), self.permits.running());
+        let (flights, running) = (self.engine.flights(), self.bounds.loads.taken());
         self.check(flights == running && running <= LOADS_MAX, || {
             format!("{flights} flights hold {running} permits")
         });
         for key in 0..KEYS {
             let truth = self.truth[key];
             let Some(entry) = self.l1.peek(&[key as u8]) else { continue };
-            if let Some(value) = entry.answer(self.now_ms).value {
+            if let Some(value) = entry.value.clone() {
                 let version = version_of(&value);
                 self.check(version >= truth, || format!("key {key}: L1 holds {version}, {truth} is true"));
             }

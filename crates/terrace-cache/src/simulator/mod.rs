@@ -1,0 +1,3 @@
+//! Seeded simulators of the engine.
+
+mod local;
