@@ -2,13 +2,25 @@
 
 CARGO ?= cargo
 PREFIX ?= examples/eshop
+PORTS ?=
 
-.PHONY: run test bench build check needs fmt references clean
+.PHONY: run stack stack-down test bench build check needs fmt references clean
 
 ## run: build and start Terrace on the example shop
 run: needs
 	$(CARGO) build --release -p terrace
 	@scripts/run $(PREFIX)
+
+## stack: the shop as a fleet, with real servers around it, in the background; PORTS="dispatch=9080 ..." moves some
+stack:
+	@scripts/needs stack
+	$(CARGO) build --release -p terrace
+	@TERRACE_BIN=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/terrace \
+		$(CARGO) run --quiet -p e2e --bin stack -- up $(PORTS)
+
+## stack-down: end what `make stack` started
+stack-down:
+	@$(CARGO) run --quiet -p e2e --bin stack -- down
 
 ## test: everything that must hold, as CI runs it
 test:

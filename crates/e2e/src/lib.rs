@@ -22,15 +22,17 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
 }
 
-/// The binary under test, beside the test's own: `cargo build -p terrace` makes it. `TERRACE_BIN` overrides it.
+/// The binary under test, beside this program's own: `cargo build -p terrace` makes it. `TERRACE_BIN` overrides it.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TERRACE_BIN") {
         return path.into();
     }
-    let me = std::env::current_exe().expect("the test knows its own path");
-    let path = me.ancestors().nth(2).expect("the test lies in target/<profile>/deps").join("terrace");
-    assert!(path.exists(), "{} is not there: run `cargo build -p terrace` first", path.display());
-    path
+    let me = std::env::current_exe().expect("a program knows its own path");
+    // A test lies in target/<profile>/deps, a program in target/<profile>.
+    let beside = me.ancestors().skip(1).take(2).map(|folder| folder.join("terrace"));
+    beside.into_iter().find(|path| path.exists()).unwrap_or_else(|| {
+        panic!("terrace is not beside {}: run `cargo build -p terrace` first", me.display())
+    })
 }
 
 /// Waits until `check` gives a value; panics with `what` when it never does.

@@ -6,6 +6,7 @@
 //! tests of a binary.
 
 pub mod delay_proxy;
+pub mod fleet;
 pub mod home;
 pub mod installed;
 pub mod kafka;
