@@ -59,14 +59,22 @@ mod tests {
 
     #[test]
     fn later_is_larger() {
-        let times = ["1970-01-01 00:00:01", "1999-12-31 23:59:59.999999", "2000-01-01", "2024-02-29 00:00:00.000001"];
+        let times =
+            ["1970-01-01 00:00:01", "1999-12-31 23:59:59.999999", "2000-01-01", "2024-02-29 00:00:00.000001"];
         let versions: Vec<_> = times.iter().map(|t| from_text(t).expect("a time")).collect();
         assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
     }
 
     #[test]
     fn what_is_no_time_is_no_version() {
-        for text in ["0000-00-00 00:00:00", "1969-12-31 23:59:59", "2023-02-29 00:00:00", "yesterday", "03:04:05", "-"] {
+        for text in [
+            "0000-00-00 00:00:00",
+            "1969-12-31 23:59:59",
+            "2023-02-29 00:00:00",
+            "yesterday",
+            "03:04:05",
+            "-",
+        ] {
             assert_eq!(from_text(text), None, "{text}");
         }
     }

@@ -31,7 +31,9 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(&line);
     }
     if let Some(t) = h.content_type.borrow().as_deref().filter(|t| !t.is_empty()) {
-        field(b"Content-Type", t, out);
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(t);
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(n) = h.content_length.get() {
         out.extend_from_slice(b"Content-Length: ");

@@ -4,6 +4,8 @@
 //! one that arrives at once, and gives the same result. What follows from the fields (framing, persistence) is
 //! decided once the head is whole (RFC 9112 sections 6.3 and 9.3).
 
+use smallvec::SmallVec;
+
 use crate::framing::{self, Connection, Framing};
 use crate::header::{self, HeaderLine, Headers, KnownHeader, RawLine};
 use crate::line::{Found, Lines};
@@ -51,7 +53,18 @@ pub struct RequestHead {
     connection: Connection,
     lines: Lines,
     stage: Stage,
+    known_host: KnownHost,
 }
+
+/// The host that was asked for last. Clients mostly ask for the same one, so that it is taken apart once.
+#[derive(Clone, Debug, Default)]
+struct KnownHost {
+    field: SmallVec<[u8; 48]>,
+    host: Option<host::Host>,
+}
+
+/// A host field that is longer is taken apart each time.
+const KNOWN_HOST_BYTES_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -96,6 +109,7 @@ impl RequestHead {
             connection,
             lines,
             stage,
+            known_host: _,
         } = self;
         headers.clear();
         *line = RequestLine::default();
@@ -284,7 +298,19 @@ impl RequestHead {
     }
 
     fn set_host(&mut self, buf: &[u8], field: Span) -> Option<()> {
-        let host = host::parse(field.of(buf))?;
+        let text = field.of(buf);
+        let host = match self.known_host.host {
+            Some(known) if self.known_host.field[..] == *text => known,
+            _ => {
+                let host = host::parse(text)?;
+                if text.len() <= KNOWN_HOST_BYTES_MAX {
+                    self.known_host.field.clear();
+                    self.known_host.field.extend_from_slice(text);
+                    self.known_host.host = Some(host);
+                }
+                host
+            }
+        };
         self.host = Some(Span::new(field.start(), field.start() + host.name_len));
         self.port = host.port;
         self.host_has_upper = host.has_upper;

@@ -47,8 +47,8 @@ impl Host for () {}
 /// How a run ended.
 #[derive(Debug)]
 pub enum Finish {
-    /// All threads ended; the entry's return values.
-    Returned(Values),
+    /// All threads ended; the entry's values are in [`Run::take_returned`].
+    Returned,
     /// A thread called `sched.exit`; the code is the host's.
     Exit(i32),
     /// The entry thread failed.
@@ -66,9 +66,11 @@ pub enum Progress {
 
 /// One execution of a chunk. Take a [`Run::step`] first, which needs no future; if it answers `Pending`, await the
 /// run. Dropping a run drops its pending operations and coroutines.
+///
+/// A run that has ended may begin again with another chunk and host, which spares the making of a new one.
 pub struct Run<H: Host> {
     vm: Rc<Vm>,
-    host: H,
+    host: Option<H>,
     threads: SmallVec<[Thread; 1]>,
     /// Indices of forgotten threads, for reuse.
     vacant: Vec<usize>,
@@ -115,9 +117,16 @@ impl<H: Host> Run<H> {
     /// Prepares a run of `chunk` with arguments. Nothing executes yet; a failure to prepare is reported by the first
     /// step.
     pub fn new(vm: &Rc<Vm>, chunk: &Chunk, args: &[Value], host: H) -> Run<H> {
-        let mut run = Run {
+        let mut run = Run::idle(vm);
+        run.begin(chunk, args, host);
+        run
+    }
+
+    /// A run that has nothing to do until [`Run::begin`].
+    pub fn idle(vm: &Rc<Vm>) -> Run<H> {
+        Run {
             vm: Rc::clone(vm),
-            host,
+            host: None,
             threads: SmallVec::new(),
             vacant: Vec::new(),
             next: None,
@@ -126,18 +135,38 @@ impl<H: Host> Run<H> {
             alive: 0,
             resumes: 0,
             returned: Values::new(),
-            finished: false,
+            finished: true,
             stillborn: None,
-        };
-        match run.prepare(chunk, args) {
-            Some(thread) => {
-                run.threads.push(thread);
-                run.alive = 1;
-                run.next = Some(ENTRY);
-            }
-            None => run.stillborn = Some(LuaError::memory()),
         }
-        run
+    }
+
+    /// As [`Run::new`], in the place of a run that has ended (one that has not is ended first).
+    #[inline]
+    pub fn begin(&mut self, chunk: &Chunk, args: &[Value], host: H) {
+        self.stop();
+        self.host = Some(host);
+        self.finished = false;
+        match self.prepare(chunk, args) {
+            Some(thread) => {
+                self.threads.push(thread);
+                self.alive = 1;
+                self.next = Some(ENTRY);
+            }
+            None => self.stillborn = Some(LuaError::memory()),
+        }
+    }
+
+    /// Ends the run if it has not ended, and forgets what it left. Gives back its host.
+    #[inline]
+    pub fn stop(&mut self) -> Option<H> {
+        if !self.finished {
+            self.end();
+        }
+        self.threads.clear();
+        self.vacant.clear();
+        self.returned.clear();
+        self.stillborn = None;
+        self.host.take()
     }
 
     fn prepare(&self, chunk: &Chunk, args: &[Value]) -> Option<Thread> {
@@ -169,9 +198,14 @@ impl<H: Host> Run<H> {
         }
     }
 
-    /// The host given to [`Run::new`].
-    pub fn host(&self) -> &H {
-        &self.host
+    /// The host it began with; none before the beginning and after [`Run::stop`].
+    pub fn host(&self) -> Option<&H> {
+        self.host.as_ref()
+    }
+
+    /// What the entry thread returned.
+    pub fn take_returned(&mut self) -> Values {
+        std::mem::take(&mut self.returned)
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
@@ -204,9 +238,8 @@ impl<H: Host> Run<H> {
                 }
             }
             if self.alive == 0 {
-                let returned = std::mem::take(&mut self.returned);
                 self.end();
-                return Poll::Ready(Finish::Returned(returned));
+                return Poll::Ready(Finish::Returned);
             }
             if self.operations.is_empty() {
                 self.end();
@@ -230,11 +263,15 @@ impl<H: Host> Run<H> {
         let Some(thread) = self.threads.get_mut(index) else { return Turn::Next };
         let State::Ready(values) = thread.state else { return Turn::Next };
         let coroutine = thread.coroutine;
-        self.host.enter();
+        if let Some(host) = &self.host {
+            host.enter();
+        }
         // SAFETY: the coroutine is alive and suspended or fresh, with `values` values (above a function when fresh)
         // on its stack; lua_resume catches every error.
         let status = unsafe { ffi::lua_resume_(coroutine.state, values) };
-        self.host.leave();
+        if let Some(host) = &self.host {
+            host.leave();
+        }
         match status {
             ffi::LUA_OK => self.ended(index, coroutine),
             ffi::LUA_YIELD => self.yielded(index, coroutine, cx),
@@ -269,7 +306,9 @@ impl<H: Host> Run<H> {
         if index == ENTRY {
             return Turn::Finish(Finish::Error(error));
         }
-        self.host.thread_error(&error);
+        if let Some(host) = &self.host {
+            host.thread_error(&error);
+        }
         self.bury(index, false, 1);
         Turn::Next
     }

@@ -71,8 +71,9 @@ unsafe extern "C-unwind" fn open_ready(state: *mut sys::lua_State) -> c_int {
 
 /// Runs code inside a paused runtime from the first step on, and gives its first value as text.
 fn text(vm: &Rc<Vm>, code: &str) -> String {
-    match inside_runtime(vm, code, ()) {
-        Finish::Returned(values) => match values.first() {
+    let (finish, values) = outcome(vm, code, ());
+    match finish {
+        Finish::Returned => match values.first() {
             Some(Value::String(s)) => String::from_utf8_lossy(s).into_owned(),
             other => format!("{other:?}"),
         },
@@ -82,13 +83,18 @@ fn text(vm: &Rc<Vm>, code: &str) -> String {
 }
 
 fn inside_runtime<H: Host + Unpin>(vm: &Rc<Vm>, code: &str, host: H) -> Finish {
+    outcome(vm, code, host).0
+}
+
+fn outcome<H: Host + Unpin>(vm: &Rc<Vm>, code: &str, host: H) -> (Finish, Values) {
     let chunk = vm.load("=t", code.as_bytes()).expect("load");
     runtime().block_on(async {
         let mut run = Run::new(vm, &chunk, &[], host);
-        match run.step() {
+        let finish = match run.step() {
             Progress::Done(finish) => finish,
-            Progress::Pending => run.await,
-        }
+            Progress::Pending => (&mut run).await,
+        };
+        (finish, run.take_returned())
     })
 }
 
@@ -126,7 +132,8 @@ fn a_trivial_run_returns_in_the_first_step() {
     let chunk = vm.load("=t", b"local a, b, c = ... return 1 + a, b, c, true, nil").expect("load");
     let args = [Value::Integer(2), Value::from("x"), Value::LightUserdata(16 as *mut c_void)];
     let mut run = Run::new(&vm, &chunk, &args, ());
-    let Progress::Done(Finish::Returned(values)) = run.step() else { panic!("not done") };
+    let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
+    let values = run.take_returned();
     assert_eq!(values.len(), 5);
     assert_eq!(values[0].as_number(), Some(3.0));
     assert_eq!(values[1].as_bytes(), Some(&b"x"[..]));
@@ -141,8 +148,9 @@ fn operations_resume_with_their_values() {
     assert_eq!(text(&vm, "local v, s = sleep(5, 7) return s .. v"), "slept7");
     // Ready on the first poll: done in the first step.
     let chunk = vm.load("=t", b"local n = 0 for i = 1, 10 do n = n + now(i) end return n").expect("load");
-    let Progress::Done(Finish::Returned(values)) = Run::new(&vm, &chunk, &[], ()).step() else { panic!() };
-    assert_eq!(values[0].as_number(), Some(55.0));
+    let mut run = Run::new(&vm, &chunk, &[], ());
+    let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
+    assert_eq!(run.take_returned()[0].as_number(), Some(55.0));
     assert_eq!(text(&vm, "return select(2, sched.await())"), "no operation to wait for");
 }
 
@@ -193,10 +201,8 @@ fn zombies_failures_and_strangers() {
         say(select(2, pcall(sched.wait, coroutine.create(print))))
         say(select(2, pcall(sched.wait)))
         return said()";
-    let values = match inside_runtime(&vm, code, recorder.clone()) {
-        Finish::Returned(values) => values,
-        other => panic!("{other:?}"),
-    };
+    let (finish, values) = outcome(&vm, code, recorder.clone());
+    assert!(matches!(finish, Finish::Returned), "{finish:?}");
     let expected = "zombie early dead,false 3,only the parent coroutine can wait on the thread killer not parent,\
         attempt to wait on a coroutine that is not a user thread,at least one coroutine should be specified";
     assert_eq!(String::from_utf8_lossy(values[0].as_bytes().unwrap()), expected);
@@ -349,13 +355,13 @@ fn many_runs_reuse_one_coroutine_and_do_not_leak() {
     let chunk = vm.load("=t", b"local s = ... return s .. 'x', {}").expect("load");
     let mut sizes = Vec::new();
     let made = vm.coroutines_made();
+    let mut run = Run::idle(&vm);
     for round in 0..3 {
         for i in 0..33_334 {
             let args = [Value::from(format!("{round}-{}", i % 10))];
-            let Progress::Done(Finish::Returned(values)) = Run::new(&vm, &chunk, &args, ()).step() else {
-                panic!("not done")
-            };
-            assert_eq!(values.len(), 2);
+            run.begin(&chunk, &args, ());
+            let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
+            assert_eq!(run.take_returned().len(), 2);
         }
         vm.gc_collect();
         vm.gc_collect();

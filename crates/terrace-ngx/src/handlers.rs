@@ -9,9 +9,10 @@ use terrace_http::{BodyFilter, Chunk, Handler, HeaderFilter, Outcome, Request, S
 use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
 
 use crate::chunks::Code;
-use crate::ffi::output::begin;
-use crate::host::{BodyArg, Leave, PhaseHost, SharedHost, log_error};
+use crate::execution::{Ended, Execution};
+use crate::host::{BodyArg, Leave, PhaseHost, log_error};
 use crate::phase::LuaPhase;
+use crate::settings::ResponseStart;
 use crate::vm::{ChunkError, LuaVm};
 
 /// `ngx.OK`
@@ -19,41 +20,30 @@ const OK: i32 = 0;
 /// `ngx.DECLINED`
 const DECLINED: i32 = -5;
 
-/// How a run ended, with its host.
-pub struct Ended {
-    /// The host, with what the code left there.
-    pub host: Rc<PhaseHost>,
-    /// The end.
-    pub finish: Finish,
-}
-
-/// Runs a directive's code. `None` when it could not be started, which is logged; the status says why.
+/// Runs a directive's code. The error is a status: it could not be started, which is logged.
 pub fn run(r: &Rc<Request>, code: &Code, phase: LuaPhase, args: Vec<Bytes>) -> Step<Result<Ended, u16>> {
-    let lua = match LuaVm::of(r) {
-        Ok(lua) => lua,
-        Err(e) => {
-            log_error(r, "failed to make a Lua VM", &e);
-            return Step::Ready(Err(status::INTERNAL));
-        }
-    };
-    let chunk = match lua.chunk(code, r) {
-        Ok(chunk) => chunk,
-        Err(e) => return Step::Ready(Err(log_chunk_error(r, code, &e))),
-    };
-    let host = PhaseHost::new(Rc::clone(r), phase, Rc::clone(&lua));
-    host.args.replace(args);
-    run_on(Run::new(&lua.vm, &chunk, &[], SharedHost(Rc::clone(&host))), host).map(Ok)
+    match prepare(r, code, phase, args, ResponseStart::at(r)) {
+        Ok(execution) => execution.run().map(Ok),
+        Err(status) => Step::Ready(Err(status)),
+    }
 }
 
-/// Runs with a host of the caller's.
-pub fn run_on(mut run: Run<SharedHost>, host: Rc<PhaseHost>) -> Step<Ended> {
-    match run.step() {
-        Progress::Done(finish) => Step::Ready(Ended { host, finish }),
-        Progress::Pending => Step::wait(async move {
-            let finish = run.await;
-            Ended { host, finish }
-        }),
-    }
+#[inline]
+fn prepare(
+    r: &Rc<Request>,
+    code: &Code,
+    phase: LuaPhase,
+    args: Vec<Bytes>,
+    start: ResponseStart,
+) -> Result<Execution, u16> {
+    let lua = LuaVm::of(r).map_err(|e| {
+        log_error(r, "failed to make a Lua VM", &e);
+        status::INTERNAL
+    })?;
+    let chunk = lua.chunk(code, r).map_err(|e| log_chunk_error(r, code, &e))?;
+    let host = PhaseHost::new(Rc::clone(r), phase, lua, start);
+    host.args.replace(args);
+    Ok(Execution::new(&chunk, &[], host))
 }
 
 fn log_chunk_error(r: &Request, code: &Code, error: &ChunkError) -> u16 {
@@ -79,17 +69,16 @@ fn log_chunk_error(r: &Request, code: &Code, error: &ChunkError) -> u16 {
 }
 
 /// What the end of the code means for a phase that answers with an outcome.
-fn outcome(ended: Ended, phase: LuaPhase) -> Outcome {
-    let r = &ended.host.request;
-    let code = match ended.finish {
-        Finish::Returned(_) => return returned(r, phase),
+fn outcome(r: &Rc<Request>, ended: Ended, phase: LuaPhase) -> Outcome {
+    let code = match &ended.finish {
+        Finish::Returned => return returned(r, phase),
         Finish::Error(e) => {
-            log_error(r, "lua entry thread aborted", &e);
+            log_error(r, "lua entry thread aborted", e);
             return Outcome::Status(status::INTERNAL);
         }
-        Finish::Exit(code) => code,
+        Finish::Exit(code) => *code,
     };
-    match std::mem::take(&mut *ended.host.leave.borrow_mut()) {
+    match ended.take_leave() {
         Leave::Exec(uri, args) => return exec(r, uri, args),
         Leave::Jump => return Outcome::Declined,
         Leave::No => {}
@@ -145,6 +134,8 @@ pub struct PhaseCode {
     pub phase: LuaPhase,
     /// `lua_need_request_body`
     pub need_body: bool,
+    /// How a response begins that the code makes.
+    pub start: ResponseStart,
 }
 
 impl Handler for PhaseCode {
@@ -152,41 +143,41 @@ impl Handler for PhaseCode {
         if self.need_body
             && let Step::Wait(body) = r.read_body()
         {
-            let (r, code, phase) = (Rc::clone(r), Arc::clone(&self.code), self.phase);
+            let (r, code, phase, start) = (Rc::clone(r), Arc::clone(&self.code), self.phase, self.start);
             return Step::wait(async move {
                 match body.await {
-                    Ok(()) => respond(&r, &code, phase).get().await,
+                    Ok(()) => respond(&r, &code, phase, start).get().await,
                     Err(status) => Outcome::Status(status),
                 }
             });
         }
-        respond(r, &self.code, self.phase)
+        respond(r, &self.code, self.phase, self.start)
     }
 }
 
-fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase) -> Step {
-    let done = move |ended: Result<Ended, u16>| match ended {
-        Ok(e) => outcome(e, phase),
-        Err(status) => Outcome::Status(status),
+fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart) -> Step {
+    let execution = match prepare(r, code, phase, Vec::new(), start) {
+        Ok(execution) => execution,
+        Err(status) => return Step::Ready(Outcome::Status(status)),
     };
-    let step = run(r, code, phase, Vec::new()).map(done);
-    // A script that is done and made no output has made an empty response.
-    let r = Rc::clone(r);
-    match step {
-        Step::Ready(Outcome::Done) if !r.output.is_started() => send_empty(r),
-        Step::Ready(o) => Step::Ready(o),
-        Step::Wait(f) => Step::wait(async move {
-            match f.await {
-                Outcome::Done if !r.output.is_started() => send_empty(r).get().await,
-                o => o,
-            }
-        }),
+    match execution.run() {
+        Step::Ready(ended) => concluded(r, ended, phase, start),
+        Step::Wait(ended) => {
+            let r = Rc::clone(r);
+            Step::wait(async move { concluded(&r, ended.await, phase, start).get().await })
+        }
     }
 }
 
-fn send_empty(r: Rc<Request>) -> Step {
-    begin(&r);
-    r.finish().map(|_| Outcome::Done)
+/// A script that is done and made no output has made an empty response.
+fn concluded(r: &Rc<Request>, ended: Ended, phase: LuaPhase, start: ResponseStart) -> Step {
+    match outcome(r, ended, phase) {
+        Outcome::Done if !r.output.is_started() => {
+            start.apply(r);
+            r.finish().map(|_| Outcome::Done)
+        }
+        outcome => Step::Ready(outcome),
+    }
 }
 
 /// `log_by_lua*`
@@ -194,16 +185,17 @@ pub struct LogCode(pub Arc<Code>);
 
 impl Handler for LogCode {
     fn handle(&self, r: &Rc<Request>) -> Step {
-        run(r, &self.0, LuaPhase::Log, Vec::new()).map(|ended| {
-            log_failure("failed to run log_by_lua*", &ended);
+        let request = Rc::clone(r);
+        run(r, &self.0, LuaPhase::Log, Vec::new()).map(move |ended| {
+            log_failure(&request, "failed to run log_by_lua*", &ended);
             Outcome::Declined
         })
     }
 }
 
-fn log_failure(what: &str, ended: &Result<Ended, u16>) {
-    if let Ok(Ended { host, finish: Finish::Error(e) }) = ended {
-        log_error(&host.request, what, e);
+fn log_failure(r: &Request, what: &str, ended: &Result<Ended, u16>) {
+    if let Ok(Ended { finish: Finish::Error(e), .. }) = ended {
+        log_error(r, what, e);
     }
 }
 
@@ -212,15 +204,16 @@ pub struct HeaderCode(pub Arc<Code>);
 
 impl HeaderFilter for HeaderCode {
     fn filter(&self, r: &Rc<Request>) -> Step<()> {
-        run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(|ended| {
-            log_failure("failed to run header_filter_by_lua*", &ended);
-            if let Ok(Ended { host, finish: Finish::Error(_) }) = ended {
+        let request = Rc::clone(r);
+        run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(move |ended| {
+            log_failure(&request, "failed to run header_filter_by_lua*", &ended);
+            if let Ok(Ended { finish: Finish::Error(_), .. }) = ended {
                 // The header may be half changed: better an error than a wrong page.
-                let h = &host.request.headers_out;
+                let h = &request.headers_out;
                 h.clear();
                 h.status.set(status::INTERNAL);
                 h.content_length.set(Some(0));
-                host.request.keep_alive.set(false);
+                request.keep_alive.set(false);
             }
         })
     }
@@ -242,15 +235,16 @@ impl BodyFilter for BodyCode {
                 return Step::Ready(cut(r));
             }
         };
-        let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, Rc::clone(&lua));
+        let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, lua, ResponseStart::at(r));
         let Chunk { data, last, flush } = chunk;
         host.body.replace(BodyArg { data, last });
-        run_on(Run::new(&lua.vm, &compiled, &[], SharedHost(Rc::clone(&host))), host).map(move |ended| {
+        let request = Rc::clone(r);
+        Execution::new(&compiled, &[], host).run().map(move |ended| {
             if let Finish::Error(e) = &ended.finish {
-                log_error(&ended.host.request, "failed to run body_filter_by_lua*", e);
-                return cut(&ended.host.request);
+                log_error(&request, "failed to run body_filter_by_lua*", e);
+                return cut(&request);
             }
-            let BodyArg { data, last } = ended.host.body.take();
+            let BodyArg { data, last } = ended.take_body();
             Chunk { data, last, flush }
         })
     }
@@ -276,26 +270,27 @@ impl Handler for SetCode {
     fn handle(&self, r: &Rc<Request>) -> Step {
         let args = self.args.iter().map(|a| a.eval_bytes(r)).collect();
         let variable = self.variable;
+        let request = Rc::clone(r);
         run(r, &self.code, LuaPhase::Set, args).map(move |ended| {
-            let Ended { host, finish } = match ended {
+            let mut ended = match ended {
                 Ok(e) => e,
                 Err(status) => return Outcome::Status(status),
             };
-            let r = &host.request;
-            let values = match finish {
-                Finish::Returned(v) => v,
+            match &ended.finish {
+                Finish::Returned => {}
                 Finish::Exit(_) => return Outcome::Declined,
                 Finish::Error(e) => {
-                    log_error(r, "failed to run set_by_lua*", &e);
+                    log_error(&request, "failed to run set_by_lua*", e);
                     return Outcome::Status(status::INTERNAL);
                 }
-            };
+            }
+            let values = ended.take_returned();
             let text = match values.first() {
                 Some(Value::String(s)) => Some(s.clone()),
                 Some(Value::Number(n)) => Some(Bytes::from(crate::ffi::number_text(*n))),
                 _ => Some(Bytes::new()),
             };
-            r.generation().vars.set(r, variable, text);
+            request.generation().vars.set(&request, variable, text);
             Outcome::Declined
         })
     }
@@ -308,8 +303,9 @@ pub fn init(worker: &Rc<Worker>, lua: &Rc<LuaVm>, code: &Code) -> Result<(), Lua
         ChunkError::Lua(e) => e,
         ChunkError::Missing(e) => runtime_error(format!("cannot open the file of init_by_lua: {e}")),
     })?;
-    let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua));
-    let mut run = Run::new(&lua.vm, &chunk, &[], SharedHost(host));
+    let start = ResponseStart::at(&r);
+    let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua), start);
+    let mut run = Run::new(&lua.vm, &chunk, &[], host);
     match run.step() {
         Progress::Done(Finish::Error(e)) => Err(e),
         Progress::Done(_) => Ok(()),

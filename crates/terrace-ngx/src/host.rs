@@ -10,6 +10,7 @@ use terrace_http::Request;
 use terrace_lua::{Host, LuaError};
 
 use crate::phase::LuaPhase;
+use crate::settings::ResponseStart;
 use crate::vm::LuaVm;
 use crate::yielding::cache::Loads;
 
@@ -42,6 +43,8 @@ pub struct PhaseHost {
     pub phase: LuaPhase,
     /// The VM.
     pub lua: Rc<LuaVm>,
+    /// How a response begins that the code makes.
+    pub start: ResponseStart,
     /// See [`Leave`].
     pub leave: RefCell<Leave>,
     /// See [`BodyArg`].
@@ -59,17 +62,19 @@ thread_local! {
 
 impl PhaseHost {
     /// A host for one run.
-    pub fn new(request: Rc<Request>, phase: LuaPhase, lua: Rc<LuaVm>) -> Rc<PhaseHost> {
-        Rc::new(PhaseHost {
+    #[inline]
+    pub fn new(request: Rc<Request>, phase: LuaPhase, lua: Rc<LuaVm>, start: ResponseStart) -> PhaseHost {
+        PhaseHost {
             request,
             phase,
             lua,
+            start,
             leave: RefCell::default(),
             body: RefCell::default(),
             args: RefCell::default(),
             loads: OnceCell::new(),
             outer: Cell::new(std::ptr::null()),
-        })
+        }
     }
 
     /// Whether the phase is one of these bits.
@@ -78,20 +83,17 @@ impl PhaseHost {
     }
 }
 
-/// The scheduler's view of a host: shared, so that its address stays while the run moves.
-pub struct SharedHost(pub Rc<PhaseHost>);
-
-impl Host for SharedHost {
+impl Host for PhaseHost {
     fn enter(&self) {
-        self.0.outer.set(CURRENT.replace(Rc::as_ptr(&self.0)));
+        self.outer.set(CURRENT.replace(self));
     }
 
     fn leave(&self) {
-        CURRENT.set(self.0.outer.replace(std::ptr::null()));
+        CURRENT.set(self.outer.replace(std::ptr::null()));
     }
 
     fn thread_error(&self, error: &LuaError) {
-        log_error(&self.0.request, "lua user thread aborted", error);
+        log_error(&self.request, "lua user thread aborted", error);
     }
 }
 
@@ -109,7 +111,7 @@ pub fn current<R>(f: impl FnOnce(&PhaseHost) -> R) -> Option<R> {
     if host.is_null() {
         return None;
     }
-    // SAFETY: set by `enter` to the address inside an `Rc` that the run under way holds, and reset by `leave`
-    // before that run can be dropped; everything happens on this thread.
+    // SAFETY: set by `enter` to the host inside the run under way, and reset by `leave`; in between the run is borrowed
+    // by its own step, so that it neither moves nor ends. Everything happens on this thread.
     Some(f(unsafe { &*host }))
 }

@@ -8,6 +8,7 @@
 mod chunks;
 mod directives;
 mod escape;
+mod execution;
 mod ffi;
 mod handlers;
 mod host;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use terrace_http::{Generation, Merge, MergeContext};
+use terrace_http::{Generation, Merge, MergeContext, Request};
 use terrace_shdict::Dict;
 
 use crate::chunks::Code;
@@ -80,6 +80,46 @@ impl Merge for LuaCodes {
         take(&mut self.log, &parent.log);
         if context.is_if {
             take(&mut self.content, &parent.content);
+        }
+    }
+}
+
+/// How a response begins that a script makes.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseStart {
+    /// `lua_use_default_type`
+    pub use_default_type: bool,
+    /// `lua_http10_buffering`
+    pub http10_buffering: bool,
+}
+
+impl ResponseStart {
+    /// By these settings.
+    pub fn of(settings: &LuaLocation) -> ResponseStart {
+        ResponseStart {
+            use_default_type: settings.use_default_type(),
+            http10_buffering: settings.http10_buffering(),
+        }
+    }
+
+    /// By the settings of the request's location.
+    pub fn at(r: &Request) -> ResponseStart {
+        match r.settings() {
+            Some(settings) => ResponseStart::of(settings),
+            None => ResponseStart { use_default_type: true, http10_buffering: true },
+        }
+    }
+
+    /// Prepares the response, unless it has begun.
+    pub fn apply(self, r: &Request) {
+        if r.output.is_started() {
+            return;
+        }
+        if self.use_default_type {
+            r.set_default_type();
+        }
+        if !self.http10_buffering {
+            r.output.hold_back.set(false);
         }
     }
 }

@@ -11,7 +11,7 @@ use terrace_lua::Finish;
 use terrace_proxy::{Attempt, Balancer, set_balancer};
 
 use crate::chunks::Code;
-use crate::handlers::{self, Ended};
+use crate::handlers;
 use crate::host::log_error;
 use crate::phase::LuaPhase;
 
@@ -23,14 +23,15 @@ struct LuaBalancer(Code);
 impl Balancer for LuaBalancer {
     fn pick(&self, r: &Rc<Request>, attempt: &Rc<Attempt>) -> Step<Result<(), u16>> {
         r.put_state(Rc::clone(attempt));
-        handlers::run(r, &self.0, LuaPhase::Balancer, Vec::new()).map(|ended| match ended? {
-            Ended { finish: Finish::Returned(_) | Finish::Exit(OK), .. } => Ok(()),
-            Ended { finish: Finish::Exit(code), host } => {
-                host.request.log(Level::Debug, format_args!("balancer_by_lua* left with {code}"));
-                Err(u16::try_from(code).ok().filter(|s| (300..=999).contains(s)).unwrap_or(status::INTERNAL))
+        let request = Rc::clone(r);
+        handlers::run(r, &self.0, LuaPhase::Balancer, Vec::new()).map(move |ended| match &ended?.finish {
+            Finish::Returned | Finish::Exit(OK) => Ok(()),
+            Finish::Exit(code) => {
+                request.log(Level::Debug, format_args!("balancer_by_lua* left with {code}"));
+                Err(u16::try_from(*code).ok().filter(|s| (300..=999).contains(s)).unwrap_or(status::INTERNAL))
             }
-            Ended { finish: Finish::Error(e), host } => {
-                log_error(&host.request, "failed to run balancer_by_lua*", &e);
+            Finish::Error(e) => {
+                log_error(&request, "failed to run balancer_by_lua*", e);
                 Err(status::INTERNAL)
             }
         })

@@ -11,7 +11,7 @@ use super::settings;
 use crate::chunks::Code;
 use crate::handlers::{self, BodyCode, HeaderCode, LogCode, PhaseCode};
 use crate::phase::LuaPhase;
-use crate::settings::{LuaCodes, LuaLocation, LuaMain};
+use crate::settings::{LuaCodes, LuaLocation, LuaMain, ResponseStart};
 use crate::vm::LuaVm;
 
 /// The module.
@@ -24,10 +24,12 @@ impl Module for Lua {
     }
 
     fn location(&self, _: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
-        let need_body = l.settings.of::<LuaLocation>().need_request_body();
+        let settings = l.settings.of::<LuaLocation>();
+        let (need_body, start) = (settings.need_request_body(), ResponseStart::of(&settings));
         let codes = l.settings.of::<LuaCodes>();
-        let phase =
-            |code: &Option<Arc<Code>>, phase| code.clone().map(|code| PhaseCode { code, phase, need_body });
+        let phase = |code: &Option<Arc<Code>>, phase| {
+            code.clone().map(|code| PhaseCode { code, phase, need_body, start })
+        };
         let server_rewrite = phase(&codes.server_rewrite, LuaPhase::ServerRewrite);
         let rewrite = phase(&codes.rewrite, LuaPhase::Rewrite);
         let access = phase(&codes.access, LuaPhase::Access);

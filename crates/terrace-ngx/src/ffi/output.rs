@@ -13,7 +13,6 @@ use terrace_lua::{Value, Values, pending};
 use super::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, bytes, functions};
 use crate::host::{Leave, current};
 use crate::phase::RESPONDING;
-use crate::settings::LuaLocation;
 use crate::yielding::capture::join_args;
 
 functions! {
@@ -31,22 +30,16 @@ pub const CLIENT_GONE: c_int = -3;
 /// The URI leads out of the root.
 const UNSAFE_URI: c_int = -2;
 
+/// Calls `f` where a response may be made and is not over yet, after it was prepared.
 fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
-    current(|h| if h.is_in(RESPONDING) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
-}
-
-/// What the settings say of a response that is about to begin.
-pub fn begin(r: &Rc<Request>) {
-    if r.output.is_started() {
-        return;
-    }
-    let settings = r.settings::<LuaLocation>();
-    if settings.is_none_or(LuaLocation::use_default_type) {
-        r.set_default_type();
-    }
-    if settings.is_some_and(|s| !s.http10_buffering()) {
-        r.output.hold_back.set(false);
-    }
+    current(|h| {
+        if !h.is_in(RESPONDING) {
+            return BAD_CONTEXT;
+        }
+        h.start.apply(&h.request);
+        f(&h.request)
+    })
+    .unwrap_or(NO_REQUEST)
 }
 
 pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
@@ -56,7 +49,6 @@ pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
         if r.output.is_finished() {
             return SEEN_EOF;
         }
-        begin(r);
         let end: &[u8] = if newline != 0 { b"\n" } else { b"" };
         if r.can_write_now() {
             return if r.write_now(data, end) { DONE } else { CLIENT_GONE };
@@ -90,7 +82,6 @@ extern "C" fn flush(wait: c_int) -> c_int {
         if r.output.is_finished() {
             return SEEN_EOF;
         }
-        begin(r);
         let step = r.send(Chunk { flush: true, ..Chunk::default() });
         match step {
             Step::Ready(true) => DONE,
@@ -110,7 +101,6 @@ extern "C" fn eof() -> c_int {
         if r.output.is_finished() {
             return SEEN_EOF;
         }
-        begin(r);
         let step = r.finish();
         if let Some(client) = r.client.as_ref().filter(|_| !r.is_subrequest()) {
             // The client has its response while the code goes on.
@@ -121,10 +111,7 @@ extern "C" fn eof() -> c_int {
 }
 
 extern "C" fn send_headers() -> c_int {
-    responding(|r| {
-        begin(r);
-        wait_for(r.send_header().map(|()| true))
-    })
+    responding(|r| wait_for(r.send_header().map(|()| true)))
 }
 
 extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: usize) -> c_int {

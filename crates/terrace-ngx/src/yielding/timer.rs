@@ -7,12 +7,13 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use terrace_http::{Request, Worker};
-use terrace_lua::{Chunk, Finish, LuaError, Run, Value};
+use terrace_lua::{Chunk, Finish, LuaError, Value};
 
+use crate::execution::Execution;
 use crate::ffi::{BAD_CONTEXT, DONE, NO_REQUEST, functions};
-use crate::handlers::run_on;
-use crate::host::{PhaseHost, SharedHost, current, log_error};
+use crate::host::{PhaseHost, current, log_error};
 use crate::phase::LuaPhase;
+use crate::settings::ResponseStart;
 use crate::vm::LuaVm;
 
 functions! {
@@ -168,12 +169,12 @@ impl Timer {
             false => Value::from(format!("{running_max} lua_max_running_timers are not enough")),
         };
         let _running = Counted::new(&self.timers, |t| &t.running);
-        let host = PhaseHost::new(r, LuaPhase::Timer, Rc::clone(&self.lua));
+        let start = ResponseStart::at(&r);
+        let host = PhaseHost::new(Rc::clone(&r), LuaPhase::Timer, Rc::clone(&self.lua), start);
         let args = [Value::Number(self.id), Value::Bool(is_premature), Value::Bool(is_last), problem];
-        let run = Run::new(&self.lua.vm, &chunk, &args, SharedHost(Rc::clone(&host)));
-        let ended = run_on(run, host).get().await;
+        let ended = Execution::new(&chunk, &args, host).run().get().await;
         if let Finish::Error(e) = &ended.finish {
-            log_error(&ended.host.request, "lua entry thread aborted", e);
+            log_error(&r, "lua entry thread aborted", e);
         }
     }
 
