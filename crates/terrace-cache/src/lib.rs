@@ -35,6 +35,7 @@ mod snapshot;
 mod source;
 mod stats;
 mod token;
+pub mod version;
 
 #[cfg(test)]
 mod simulator;
