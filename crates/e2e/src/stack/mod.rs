@@ -5,6 +5,7 @@
 //! system kills what it started and a watchdog removes the folders. Expensive services have `shared()`, one for all
 //! tests of a binary.
 
+pub mod consul;
 pub mod delay_proxy;
 pub mod fleet;
 pub mod home;
@@ -20,6 +21,7 @@ pub mod redis_sentinel;
 pub mod resp;
 pub mod zookeeper;
 
+pub use consul::Consul;
 pub use delay_proxy::DelayProxy;
 pub use home::Home;
 pub use kafka::Kafka;

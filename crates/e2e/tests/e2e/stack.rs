@@ -7,10 +7,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use e2e::http;
+use e2e::stack::fleet::{Fleet, NODES};
 use e2e::stack::redis_cluster::slot;
 use e2e::stack::resp::Reply;
 use e2e::stack::{
-    DelayProxy, Home, Kafka, MariaDb, Memcached, Redis, RedisCluster, RedisSentinel, ZooKeeper, mariadb,
+    Consul, DelayProxy, Home, Kafka, MariaDb, Memcached, Redis, RedisCluster, RedisSentinel, ZooKeeper,
+    mariadb,
 };
 use e2e::wait_for;
 
@@ -188,6 +191,37 @@ fn kafka_keeps_records_in_order_through_a_kill() {
     kafka.process.restart();
     assert_eq!(kafka.produce("cache-message", 1, "5", &message(5)), 5);
     assert_eq!(texts().len(), 6);
+}
+
+#[test]
+#[ignore = "builds Consul on the first run, which takes minutes and needs Go"]
+fn consul_starts_and_keeps_values() {
+    let consul = Consul::start();
+    let mut client = http::Client::connect(consul.port).expect("it accepts");
+    let put = "PUT /v1/kv/redis HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\n127.0.0.1:7001";
+    client.send(put.as_bytes()).expect("sent");
+    assert_eq!(client.read_response(false).expect("an answer").text(), "true");
+    assert_eq!(client.get("/v1/kv/redis?raw").expect("an answer").text(), "127.0.0.1:7001");
+}
+
+#[test]
+fn the_example_fleet_serves_pages_from_a_node_each() {
+    let mut homes = NODES.map(|(name, ..)| Home::temporary(name));
+    let ports = homes.each_mut().map(Home::port);
+    let numbers: Vec<_> = NODES.iter().zip(ports).map(|(node, port)| (node.2, port)).collect();
+    let fleet = Fleet::copy(Home::temporary("fleet"), &numbers);
+    let places = NODES.iter().zip(homes).zip(ports);
+    let nodes: Vec<_> = places.map(|((node, home), port)| fleet.start(node.0, home, port)).collect();
+    let [_, first, _, dispatch] = &nodes[..] else { panic!("four nodes") };
+    let page = |product: u32| {
+        let path = format!("/product?productId={product}&shopId=1");
+        http::get(dispatch.port, &path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let served_by = |product| page(product).header("X-Served-By").map(str::to_string);
+    let seen: std::collections::BTreeSet<_> = (1..30).filter_map(served_by).collect();
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["application-1", "application-2"]);
+    first.process.kill();
+    assert!((1..30).all(|n| page(n).status == 200), "the other node serves all");
 }
 
 /// Runs in a process of its own, which [`nothing_outlives_a_process_that_is_killed`] starts.
