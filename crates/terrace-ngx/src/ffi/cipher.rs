@@ -207,6 +207,7 @@ fn is_same_tag(a: &[u8], b: &[u8]) -> bool {
 
 /// Encrypts or decrypts a string. `key` has `bits / 8` bytes; the tag of GCM, 16 bytes, follows what was encrypted, and is
 /// `tag` (or null, which never fits) when decrypting.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a C function")]
 extern "C" fn run(
     bits: c_int,
     mode: c_int,

@@ -23,7 +23,7 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = der.split_first()?;
     let (&short, rest) = rest.split_first()?;
     let (len, rest) = match short {
-        0..0x80 => (usize::from(short), rest),
+        0..=0x7f => (usize::from(short), rest),
         0x81..=0x84 => {
             let (digits, rest) = rest.split_at_checked(usize::from(short - 0x80))?;
             (digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit)), rest)

@@ -11,6 +11,17 @@ end
 package.loaded["terrace.native"] = ffi.cast("struct terrace_native *", pointer)
 package.loaded["terrace.dicts"] = { select(3, ...) }
 
+-- Modules of lua-resty-core call C functions of nginx, so a copy of it on the path must not stand before ours.
+local builtin = package.loaders[#package.loaders]
+setmetatable(package.preload, {
+    __index = function(_, name)
+        if type(name) == "string" and (name:find("^ngx%.") or name:find("^resty%.core")) then
+            local loader = builtin(name)
+            return type(loader) == "function" and loader or nil
+        end
+    end,
+})
+
 ngx = {}
 
 -- The order matters only where one area builds on another.
@@ -20,5 +31,6 @@ local areas = {
 for _, area in ipairs(areas) do
     require("terrace.ngx." .. area)
 end
+require "terrace.openssl"
 
 package.loaded["ngx"] = ngx
