@@ -55,6 +55,8 @@ struct Variable {
     name: Box<[u8]>,
     kind: Kind,
     first_use: Option<Position>,
+    /// Whether having no value is nothing to report.
+    may_be_unset: bool,
 }
 
 /// All variables of a generation.
@@ -86,7 +88,7 @@ impl VarTable {
         let i = self.variables.len();
         self.names.insert(name.into(), i as u32);
         let kind = self.prefixed(name).unwrap_or(Kind::Undefined);
-        self.variables.push(Variable { name: name.into(), kind, first_use: None });
+        self.variables.push(Variable { name: name.into(), kind, first_use: None, may_be_unset: false });
         i
     }
 
@@ -143,9 +145,22 @@ impl VarTable {
         Ok(VarIndex(i as u32))
     }
 
-    /// Has `report` called when a stored variable is read before it was given a value; it then counts as empty.
+    /// Defines a variable of a module's that holds what it is given and has no value until then.
+    pub fn define_settable(&mut self, name: &str) -> VarIndex {
+        let slot = self.new_slot();
+        let i = self.entry(name.as_bytes());
+        self.variables[i].kind = Kind::Stored(slot, None);
+        self.variables[i].may_be_unset = true;
+        VarIndex(i as u32)
+    }
+
+    /// Has `report` called when a stored variable is read before it was given a value; it then counts as empty. Not
+    /// for those of [`VarTable::define_settable`].
     pub fn report_unset(&mut self, index: VarIndex, report: Unset) {
-        if let Kind::Stored(_, unset) = &mut self.variables[index.0 as usize].kind {
+        let variable = &mut self.variables[index.0 as usize];
+        if let Kind::Stored(_, unset) = &mut variable.kind
+            && !variable.may_be_unset
+        {
             *unset = Some(report);
         }
     }
