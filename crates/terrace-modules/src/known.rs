@@ -140,9 +140,7 @@ pub static KNOWN: &[Known] = known! {
         "grpc_ssl_trusted_certificate" "grpc_ssl_crl" "grpc_ssl_certificate" "grpc_ssl_certificate_key"
         "grpc_ssl_certificate_cache" "grpc_ssl_password_file" "grpc_ssl_conf_command";
     NotCarriedOut "memcached is not carried out yet.":
-        "memcached_pass" "memcached_bind" "memcached_socket_keepalive" "memcached_connect_timeout"
-        "memcached_send_timeout" "memcached_buffer_size" "memcached_read_timeout" "memcached_next_upstream"
-        "memcached_next_upstream_tries" "memcached_next_upstream_timeout" "memcached_gzip_flag";
+        "memcached_bind" "memcached_socket_keepalive";
     NotCarriedOut "Tunnels are not carried out yet.":
         "tunnel_pass" "tunnel_bind" "tunnel_socket_keepalive" "tunnel_socket_rcvbuf" "tunnel_socket_sndbuf"
         "tunnel_connect_timeout" "tunnel_send_timeout" "tunnel_send_lowat" "tunnel_buffer_size"

@@ -1,13 +1,14 @@
-//! Upstreams and `proxy_pass`.
+//! Upstreams, `proxy_pass` and `memc_pass`.
 //!
-//! Two modules of nginx's: [`upstream`] owns groups of servers, the choice of one and the connections kept to them;
-//! [`proxy`] sends a request to one of them and brings its response back. Responses are streamed: what is held of a
+//! [`upstream`] owns groups of servers, the choice of one and the connections kept to them; [`proxy`] sends a request
+//! to one of them and brings its response back, [`memc`] does so with memcached. Responses are streamed: what is held of a
 //! body at any time is bounded by `proxy_buffers`.
 #![forbid(unsafe_code)]
 
 pub mod balancer;
 pub mod known;
 mod local;
+pub mod memc;
 mod peers;
 pub mod proxy;
 mod resolve;
@@ -24,4 +25,4 @@ pub use upstream::set_balancer;
 use terrace_http::Module;
 
 /// The modules of this crate, in their order.
-pub static ALL: &[&dyn Module] = &[&upstream::UpstreamModule, &proxy::Proxy];
+pub static ALL: &[&dyn Module] = &[&upstream::UpstreamModule, &proxy::Proxy, &memc::Memc, &memc::Memcached];

@@ -573,14 +573,14 @@ impl BodySource {
     }
 }
 
-fn to_net(address: &Address) -> terrace_net::Address {
+pub(crate) fn to_net(address: &Address) -> terrace_net::Address {
     match address {
         Address::Inet(a) => terrace_net::Address::Ip(*a),
         Address::Unix(p) => terrace_net::Address::Unix(p.clone()),
     }
 }
 
-fn to_upstream(address: terrace_net::Address) -> Address {
+pub(crate) fn to_upstream(address: terrace_net::Address) -> Address {
     match address {
         terrace_net::Address::Ip(a) => Address::Inet(a),
         terrace_net::Address::Unix(p) => Address::Unix(p),

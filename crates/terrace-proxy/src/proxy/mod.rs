@@ -4,14 +4,14 @@ mod attempts;
 mod body;
 pub(crate) mod exchange;
 mod headers;
-mod next;
+pub(crate) mod next;
 mod request;
 mod response;
 mod rewrite;
 mod settings;
 mod target;
 mod tunnel;
-mod wait;
+pub(crate) mod wait;
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use terrace_http::conf::table::{HSL, flag, simple, size, time_ms};
 use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
 use terrace_http1::Version;
 
+pub(crate) use attempts::{to_net, to_upstream};
 use next::NextUpstream;
 use rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use settings::{ProxyHandler, Settings};

@@ -12,7 +12,7 @@ use terrace_net::Timer;
 
 /// Why a wait ended without what was waited for.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// The client closed its connection.
     ClientLeft,
     /// Time is up.
@@ -22,23 +22,23 @@ pub(super) enum Broken {
 }
 
 /// What to do for the client while waiting.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     client: Option<Rc<Client>>,
     /// Whether the client's leaving ends the wait.
     leaves: bool,
     /// Whether what the client has coming is written at once.
-    pub(super) writes: bool,
+    pub(crate) writes: bool,
 }
 
 impl Watch {
     /// Subrequests do not watch: that is for their main request.
-    pub(super) fn new(r: &Request, ignores_abort: bool) -> Watch {
+    pub(crate) fn new(r: &Request, ignores_abort: bool) -> Watch {
         let client = r.client.clone().filter(|_| !r.is_subrequest());
         Watch { client, leaves: !ignores_abort, writes: false }
     }
 
     /// Waits for `op`, for as long as the client stays and until `deadline_ms`.
-    pub(super) async fn wait<T>(
+    pub(crate) async fn wait<T>(
         &self,
         timer: &mut Timer,
         deadline_ms: u64,
@@ -64,7 +64,7 @@ impl Watch {
 }
 
 /// A deadline from now.
-pub(super) fn deadline(timeout_ms: u64) -> u64 {
+pub(crate) fn deadline(timeout_ms: u64) -> u64 {
     clock::monotonic_ms().saturating_add(timeout_ms)
 }
 
