@@ -7,6 +7,7 @@ mod generations;
 mod lua_errors;
 mod lua_scripts;
 mod malformed;
+mod memc;
 mod proxying;
 mod reload;
 mod shop;
