@@ -3,6 +3,7 @@
 //! - [`SqlSource`]: one SQL query as a source. A lookup's parameters fill the query's named parameters; its rows
 //!   become JSON. SQLite is built in.
 //! - [`RedisL2`]: Redis as the level that a fleet shares; single, under sentinels, or a cluster.
+//! - [`ZooKeeperLock`]: locks of ZooKeeper, for fleets that have it.
 //! - [`codec`]: the envelope in which values lie there.
 //! - [`init`]: makes a database that does not exist yet from an SQL script.
 //!
@@ -30,9 +31,11 @@ pub mod codec;
 pub mod redis;
 mod report;
 mod sql;
+mod zookeeper;
 
 pub use redis::{RedisL2, RedisMode, RedisOptions};
 pub use report::{LINES_PER_SECOND_MAX, Report};
 pub use sql::{
     InitError, ROWS_MAX, RowShape, SCRIPT_BYTES_MAX, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX, init,
 };
+pub use zookeeper::{ZooKeeperLock, ZooKeeperOptions};
