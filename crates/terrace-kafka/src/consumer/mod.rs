@@ -9,7 +9,8 @@
 //!   acknowledged; a message without effect (poison) counts as done;
 //! - an effect that fails is tried again with back-off until it succeeds or the partition is taken away; its partition
 //!   waits, others go on, and the client is polled all the while, so that it stays in its group;
-//! - what waits in memory is bounded for each partition, which is paused when it is full.
+//! - what waits in memory is bounded for each partition; when it is full, nothing is received for a moment, and if it is
+//!   stuck, it is paused and the others go on.
 
 mod context;
 mod counters;

@@ -15,6 +15,7 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use terrace_base::log::Level;
 use tokio::sync::watch;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 use super::counters::add;
 use super::lane::{Job, Lane, Partition, work_off};
@@ -28,6 +29,10 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
 const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
 /// What a message without keys takes of a lane's bytes.
 const JOB_OVERHEAD_BYTES: usize = 64;
+
+/// How long a full lane keeps the pump from receiving before its partition is paused instead. Pausing throws away what the
+/// client has fetched already, so it is for lanes that are stuck, not for those that are merely behind.
+const STALL: Duration = Duration::from_millis(300);
 
 /// How a pump ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +70,10 @@ impl<'a> Pump<'a> {
             self.assign(self.known_positions());
         }
         let mut discovery = self.discovery(Duration::ZERO);
+        let mut full_since = None;
         loop {
+            full_since = if self.any_full() { full_since.or_else(|| Some(Instant::now())) } else { None };
+            let stalled_at = full_since.map_or_else(Instant::now, |since| since + STALL);
             tokio::select! {
                 // Also when the other end is gone.
                 _ = stopped.changed() => {
@@ -79,7 +87,11 @@ impl<'a> Pump<'a> {
                         self.done(&partition, lane, offset);
                     }
                 }
-                received = client.recv() => {
+                () = tokio::time::sleep_until(stalled_at), if full_since.is_some() => {
+                    self.drop_revoked();
+                    self.pause_full();
+                }
+                received = client.recv(), if full_since.is_none() => {
                     self.drop_revoked();
                     match received {
                         Ok(message) => self.receive(&message),
@@ -136,10 +148,6 @@ impl<'a> Pump<'a> {
             Lane::new(*made)
         });
         lane.push(job);
-        if lane.is_full(shared.options.in_flight_max) && !lane.paused {
-            lane.paused = true;
-            self.pause(&partition, true);
-        }
         self.go_on(&partition);
     }
 
@@ -181,6 +189,25 @@ impl<'a> Pump<'a> {
             self.pause(partition, false);
         }
         self.go_on(partition);
+    }
+
+    /// Whether there is a lane that takes no more and whose partition is not paused.
+    fn any_full(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.paused && lane.is_full(self.shared.options.in_flight_max))
+    }
+
+    /// Pauses the partitions of full lanes.
+    fn pause_full(&mut self) {
+        let in_flight_max = self.shared.options.in_flight_max;
+        let mut full = Vec::new();
+        for (partition, lane) in self.lanes.iter_mut().filter(|(_, l)| !l.paused && l.is_full(in_flight_max))
+        {
+            lane.paused = true;
+            full.push(partition.clone());
+        }
+        for partition in full {
+            self.pause(&partition, true);
+        }
     }
 
     /// Pauses or resumes a partition. That fails only where it has been taken away.
