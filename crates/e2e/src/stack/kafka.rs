@@ -116,7 +116,7 @@ fn properties(port: u16, controller: u16, data: &str) -> String {
          auto.create.topics.enable=false\noffsets.topic.num.partitions=4\noffsets.topic.replication.factor=1\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
          transaction.state.log.num.partitions=4\ngroup.initial.rebalance.delay.ms=0\n\
-         group.min.session.timeout.ms=1000\n"
+         group.min.session.timeout.ms=1000\nbroker.session.timeout.ms=1500\nbroker.heartbeat.interval.ms=300\n"
     )
 }
 
