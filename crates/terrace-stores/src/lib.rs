@@ -4,6 +4,7 @@
 //!   become JSON. SQLite is built in.
 //! - [`RedisL2`]: Redis as the level that a fleet shares; single, under sentinels, or a cluster.
 //! - [`ZooKeeperLock`]: locks of ZooKeeper, for fleets that have it.
+//! - [`MemcachedL2`]: memcached as that level, with less; see there.
 //! - [`codec`]: the envelope in which values lie there.
 //! - [`init`]: makes a database that does not exist yet from an SQL script.
 //!
@@ -28,11 +29,13 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod memcached;
 pub mod redis;
 mod report;
 mod sql;
 mod zookeeper;
 
+pub use memcached::{MemcachedL2, MemcachedOptions};
 pub use redis::{RedisL2, RedisMode, RedisOptions};
 pub use report::{LINES_PER_SECOND_MAX, Report};
 pub use sql::{

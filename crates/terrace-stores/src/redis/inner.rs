@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::Value;
 use bytes::Bytes;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use terrace_cache::{Filled, Found, L2Error, LeaseToken, Notice, Scope, Stored, Version};
 use tokio::time::{Instant, timeout_at};
 
 use super::names::Names;
-use super::node::Node;
 use super::noticed::Noticed;
 use super::options::RedisOptions;
 use super::recent::Recent;
 use super::reply::{self, Done, Got, Raw};
 use super::router::Router;
 use super::scripts::{Arg, FILL, GET, INVALIDATE, RELEASE, SET, TAG};
-use super::slot::slot_of;
 use super::stats::Counters;
-use super::trouble::Trouble;
 use crate::codec::{Codec, CodecError};
 use crate::report::{Reporter, shown};
 
@@ -42,8 +39,8 @@ const TAG_SPARE_MS: u64 = 60_000;
 /// How many forgotten members a fill clears from a tag's set.
 const TAG_CLEARED: u64 = 16;
 
-/// How many keys a lookup of many asks of one server in one round trip.
-const PEEK_BATCH: usize = 1_024;
+/// How long a value may live: 10 years. Longer lives are shortened; the scripts' numbers stay exact.
+const LIFE_MAX_MS: u64 = 10 * 365 * 86_400_000;
 
 /// See the module.
 pub(super) struct Inner {
@@ -72,7 +69,8 @@ impl Inner {
         let mut unreadable_ms = 0;
         // Once more if the value cannot be read: then for the lease.
         loop {
-            let args = [Arg::Wide(token), Arg::Number(lease_ms), Arg::Number(unreadable_ms)];
+            let args =
+                [Arg::Wide(token), Arg::Number(lease_ms.clamp(1, LIFE_MAX_MS)), Arg::Number(unreadable_ms)];
             let answer = self.router.script(&GET, &name, &args, deadline).await;
             let answer = answer.inspect_err(|error| self.tell_refused(&key, error))?;
             return match reply::got(answer).ok_or_else(|| self.nonsense())? {
@@ -97,62 +95,6 @@ impl Inner {
         }
     }
 
-    pub(super) async fn peek(self: &Arc<Self>, keys: Vec<Bytes>) -> Result<Vec<Option<Stored>>, L2Error> {
-        let deadline = self.router.deadline();
-        let topology = self.router.topology(deadline).await.map_err(|trouble| self.router.error(&trouble))?;
-        // Nodes are few: a search is cheaper than a table.
-        let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
-        for (at, key) in keys.iter().enumerate() {
-            let Some(shard) = topology.shard(slot_of(&self.names.key(key))) else { continue };
-            let replica = self.options.replica_reads.then(|| self.noticed.wanted(key)).flatten();
-            let node = replica.and_then(|_| shard.replica()).unwrap_or(&shard.master);
-            let full = |group: &Vec<usize>| group.len() >= PEEK_BATCH;
-            match groups.iter_mut().find(|(known, group)| Arc::ptr_eq(known, node) && !full(group)) {
-                Some((_, group)) => group.push(at),
-                None => groups.push((node.clone(), vec![at])),
-            }
-        }
-        let asked =
-            groups.iter().map(|(node, group)| self.read(node, group.iter().map(|at| &keys[*at]), deadline));
-        let answers = join_all(asked).await;
-        let mut found = vec![None; keys.len()];
-        let (mut trouble, mut answered) = (None, keys.is_empty());
-        let mut again = Vec::new();
-        for ((_, group), answer) in groups.iter().zip(answers) {
-            match answer {
-                Ok(items) => {
-                    answered = true;
-                    for (at, item) in group.iter().zip(items) {
-                        match item {
-                            Ok(stored) => found[*at] = stored,
-                            Err(_) => again.push(*at),
-                        }
-                    }
-                }
-                Err(why) => {
-                    trouble = Some(why);
-                    again.extend_from_slice(group);
-                }
-            }
-        }
-        // What has moved, or was on a server that is gone, is asked for one by one.
-        let retried = join_all(again.iter().map(|at| self.peek_one(&keys[*at], deadline))).await;
-        for (at, item) in again.into_iter().zip(retried) {
-            match item {
-                Ok(stored) => {
-                    answered = true;
-                    found[at] = stored;
-                }
-                Err(_) if answered => {}
-                Err(why) => trouble = Some(Trouble::NotNow(why.to_string())),
-            }
-        }
-        match trouble {
-            Some(why) if !answered => Err(self.router.error(&why)),
-            _ => Ok(found),
-        }
-    }
-
     pub(super) async fn fill(
         &self,
         key: Bytes,
@@ -166,8 +108,8 @@ impl Inner {
         let args = [
             Arg::Wide(token),
             Arg::Wide(stored.version),
-            Arg::Number(stored.ttl_ms),
-            Arg::Number(stored.dead_ms),
+            Arg::Number(stored.ttl_ms.min(LIFE_MAX_MS)),
+            Arg::Number(stored.dead_ms.min(LIFE_MAX_MS)),
             Arg::Number(voided),
             Arg::Number(LEASE_AGE_MAX_MS),
             Arg::Bytes(&self.names.channel),
@@ -188,8 +130,8 @@ impl Inner {
         self.tag(&key, &stored, deadline).await?;
         let args = [
             Arg::Wide(stored.version),
-            Arg::Number(stored.ttl_ms),
-            Arg::Number(stored.dead_ms),
+            Arg::Number(stored.ttl_ms.min(LIFE_MAX_MS)),
+            Arg::Number(stored.dead_ms.min(LIFE_MAX_MS)),
             Arg::Bytes(&self.names.channel),
             Arg::Bytes(&key),
             Arg::Bytes(&envelope),
@@ -223,72 +165,9 @@ impl Inner {
         Ok(reply::number(answer).unwrap_or(0))
     }
 
-    /// A fresh value from a replica, if replicas may be asked and one has it.
-    async fn from_replica(&self, key: &Bytes, deadline: Instant) -> Option<Stored> {
-        if !self.options.replica_reads {
-            return None;
-        }
-        let wanted = self.noticed.wanted(key)?;
-        let topology = self.router.topology(deadline).await.ok()?;
-        let replica = topology.shard(slot_of(&self.names.key(key)))?.replica()?;
-        // A replica that hangs leaves the master half of the time.
-        let half = Instant::now() + Duration::from_millis(self.options.timeout_ms) / 2;
-        let answer = self.read(replica, std::iter::once(key), half.min(deadline)).await;
-        let stored = answer.ok().and_then(|mut items| items.pop()).and_then(Result::ok).flatten();
-        let stored = stored.filter(|stored| stored.version >= wanted);
-        self.stats.count(|stats| if stored.is_some() { &stats.replica_hits } else { &stats.replica_misses });
-        stored
-    }
-
-    /// Reads the fresh values of keys from one server in one round trip; for each key the value, or why it was not answered.
-    async fn read<'a>(
-        &self,
-        node: &Node,
-        keys: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
-        deadline: Instant,
-    ) -> Result<Vec<Result<Option<Stored>, Trouble>>, Trouble> {
-        let mut commands = Pipeline::with_capacity(keys.len() + 1);
-        commands.add_command(::redis::cmd("TIME"));
-        for key in keys.clone() {
-            commands.add_command(self.read_command(key));
-        }
-        let mut answers = node.send(&commands, deadline).await?.into_iter();
-        let time = node.checked(answers.next().unwrap_or_default())?;
-        let now_ms = reply::time_ms(&time).ok_or_else(|| Trouble::Refused("no time".to_owned()))?;
-        let read = keys.zip(answers).map(|(key, answer)| match node.checked(answer) {
-            Ok(value) => Ok(self.fresh(key, value, now_ms)),
-            Err(Trouble::Refused(why)) => {
-                self.stats.count(|stats| &stats.unreadable);
-                self.reporter.tell(|| format!("redis: key {}: {why}", shown(key)));
-                Ok(None)
-            }
-            Err(trouble) => Err(trouble),
-        });
-        Ok(read.collect())
-    }
-
-    async fn peek_one(&self, key: &Bytes, deadline: Instant) -> Result<Option<Stored>, L2Error> {
-        let slot = slot_of(&self.names.key(key));
-        let time = self.router.call(slot, |_| ::redis::cmd("TIME"), deadline).await?;
-        let now_ms = reply::time_ms(&time).ok_or_else(|| self.nonsense())?;
-        let value = self.router.call(slot, |_| self.read_command(key), deadline).await?;
-        Ok(self.fresh(key, value, now_ms))
-    }
-
-    fn read_command(&self, key: &[u8]) -> Cmd {
-        let mut command = ::redis::cmd("HMGET");
-        command.arg(self.names.key(key)).arg("m").arg("v");
-        command
-    }
-
-    fn fresh(&self, key: &Bytes, value: Value, now_ms: u64) -> Option<Stored> {
-        let (version, raw) = reply::fresh(value, now_ms)?;
-        self.decode(key, raw).filter(|stored| stored.version == version)
-    }
-
     /// Puts the key under its tags, before it is filled. Answers when the newest of them was invalidated, or 0.
     async fn tag(&self, key: &Bytes, stored: &Stored, deadline: Instant) -> Result<u64, L2Error> {
-        let life_ms = stored.dead_ms.saturating_add(TAG_SPARE_MS);
+        let life_ms = stored.dead_ms.min(LIFE_MAX_MS) + TAG_SPARE_MS;
         let args =
             [Arg::Bytes(key), Arg::Number(life_ms), Arg::Number(TAG_VOID_MS), Arg::Number(TAG_CLEARED)];
         let tagged = stored.tags.iter().map(|tag| async {
@@ -324,7 +203,7 @@ impl Inner {
         })
     }
 
-    fn decode(&self, key: &Bytes, raw: Raw) -> Option<Stored> {
+    pub(super) fn decode(&self, key: &Bytes, raw: Raw) -> Option<Stored> {
         let tell = |error: CodecError| {
             self.stats.count(|stats| &stats.unreadable);
             self.reporter.tell(|| format!("redis: the value of {} cannot be read: {error}", shown(key)));
@@ -338,7 +217,7 @@ impl Inner {
         }
     }
 
-    fn nonsense(&self) -> L2Error {
+    pub(super) fn nonsense(&self) -> L2Error {
         self.reporter.tell(|| "redis: an answer that makes no sense".to_owned());
         L2Error::Refused("an answer that makes no sense".into())
     }

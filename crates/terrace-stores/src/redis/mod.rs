@@ -46,6 +46,7 @@ mod node;
 mod noticed;
 mod notices;
 mod options;
+mod reads;
 mod recent;
 mod reply;
 mod router;

@@ -88,9 +88,14 @@ impl Topology {
 
     /// The shard that has a slot; none if nobody has it.
     pub(super) fn shard(&self, slot: u16) -> Option<&Shard> {
+        Some(&self.shards[self.shard_at(slot)?])
+    }
+
+    /// The place among the shards of the one that has a slot.
+    pub(super) fn shard_at(&self, slot: u16) -> Option<usize> {
         let at = self.ranges.partition_point(|(first, _, _)| *first <= slot).checked_sub(1)?;
         let (_, last, shard) = self.ranges[at];
-        (slot <= last).then(|| &self.shards[shard])
+        (slot <= last).then_some(shard)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The Redis store against real servers: single, under sentinels, and a cluster. Every server is a process of the test's own, on a
-//! port from the system, with its files in a directory that goes with it.
+//! The Redis store against real servers: single, under sentinels, and a cluster.
 
-mod server;
+mod cluster;
+mod sentinel;
 mod single;
 mod support;

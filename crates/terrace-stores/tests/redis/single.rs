@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use e2e::stack::Redis;
+use e2e::stack::resp::Reply;
 use futures_util::future::join_all;
 use terrace_cache::{Filled, Found, L2, L2Error, Notice, Scope};
 use terrace_stores::redis::{Address, RedisL2, RedisMode, RedisOptions};
 use tokio::runtime::Handle;
 
-use crate::server::{Server, free_port};
 use crate::support::{LONG_MS, Store, eventually, options, value};
 
-async fn start() -> (Server, RedisOptions) {
-    let server = Server::start(&[]).await;
-    let options = options(RedisMode::Single, &[server.port]);
+fn start() -> (Redis, RedisOptions) {
+    let server = Redis::start();
+    let options = options(RedisMode::Single, [server.address()]);
     (server, options)
 }
 
@@ -23,7 +24,7 @@ fn key(name: &'static str) -> Scope {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_many_gets_the_lease() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let stores: Vec<_> = (0..4).map(|_| Arc::new(Store::open(options.clone()))).collect();
     let asked = (0..32).map(|at| {
         let store = stores[at % stores.len()].clone();
@@ -45,7 +46,7 @@ async fn one_of_many_gets_the_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_filled_is_found() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     let large = Bytes::from(
         (0..1024 * 1024).map(|at: u32| (at.wrapping_mul(2_654_435_769) >> 13) as u8).collect::<Vec<_>>(),
@@ -71,7 +72,7 @@ async fn what_is_filled_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalidation_voids_the_lease() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     for version in [0, 5] {
         let token = store.lease(b"k").await;
@@ -84,7 +85,7 @@ async fn an_invalidation_voids_the_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn older_never_replaces_newer() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     // Neighbours that a double cannot tell apart.
     let new = (1 << 60) + 1;
@@ -105,25 +106,25 @@ async fn older_never_replaces_newer() {
     // A key of which nothing was known keeps the floor too, and not for ever.
     store.l2.invalidate(key("unknown"), 7).await.unwrap();
     assert_eq!(store.set(b"unknown", value("old", 6)).await, Filled::Older(7));
-    let redis::Value::Int(ttl_ms) = server.command(&["PTTL", "test:shop:k:unknown"]).await else { panic!() };
+    let Reply::Int(ttl_ms) = server.call(&["PTTL", "test:shop:k:unknown"]) else { panic!() };
     assert!(ttl_ms > 0 && ttl_ms <= terrace_stores::redis::FLOOR_MS as i64, "{ttl_ms}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_voided_leaves_nothing_behind() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     store.set(b"k", value("v", 0)).await;
     assert_eq!(store.l2.invalidate(key("k"), 0).await.unwrap(), 1);
     assert_eq!(store.l2.invalidate(key("k"), 0).await.unwrap(), 0);
     let token = store.lease(b"k").await;
     store.l2.release("k".into(), token).await.unwrap();
-    assert_eq!(server.command(&["DBSIZE"]).await, redis::Value::Int(0));
+    assert_eq!(server.call(&["DBSIZE"]), Reply::Int(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_ran_out_is_handed_out_again() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     let Found::Lease { token: first, .. } = store.l2.get("k".into(), 1).await.unwrap() else { panic!() };
     let mut second = None;
@@ -139,7 +140,7 @@ async fn a_lease_that_ran_out_is_handed_out_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_fill_counts_if_nobody_else_loads() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     // Long enough a stale value that the key outlives the lease.
     let mut stored = value("v", 1);
@@ -147,8 +148,8 @@ async fn a_late_fill_counts_if_nobody_else_loads() {
     store.set(b"k", stored).await;
     let Found::Lease { token, stale: Some(_) } = store.l2.get("k".into(), 1).await.unwrap() else { panic!() };
     eventually("the lease runs out", async || {
-        let state = server.command(&["HGET", "test:shop:k:k", "m"]).await;
-        let redis::Value::BulkString(state) = state else { panic!() };
+        let state = server.call(&["HGET", "test:shop:k:k", "m"]);
+        let Reply::Bulk(state) = state else { panic!() };
         let ends: u128 = String::from_utf8(state).unwrap().split(' ').nth(7).unwrap().parse().unwrap();
         std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() > ends + 1
     })
@@ -158,7 +159,7 @@ async fn a_late_fill_counts_if_nobody_else_loads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fill_sent_twice_answers_the_same() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     let token = store.lease(b"k").await;
     for _ in 0..2 {
@@ -171,7 +172,7 @@ async fn a_fill_sent_twice_answers_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_value_stands_in() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     let mut stale = value("stale", 1);
     stale.ttl_ms = 0;
@@ -197,7 +198,7 @@ async fn a_stale_value_stands_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_hears_what_happens() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let (here, there) = (Store::listening(options.clone()).await, Store::listening(options).await);
     let name = Bytes::from_static(b"k\0\xff");
     let token = here.lease(&name).await;
@@ -219,16 +220,15 @@ async fn everybody_hears_what_happens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_subscription_is_a_gap() {
-    let (mut server, options) = start().await;
+    let (server, options) = start();
     let store = Store::listening(options).await;
-    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    server.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     store.heard("the gap", |notice| *notice == Notice::Gap).await;
     store.forget_notices();
     store.set(b"k", value("v", 1)).await;
     store.heard("notices again", |notice| matches!(notice, Notice::Filled { .. })).await;
     store.forget_notices();
-    server.kill();
-    server.run().await;
+    server.process.restart();
     store.heard("the gap after a restart", |notice| *notice == Notice::Gap).await;
     assert!(store.l2.stats().subscriptions_lost >= 2);
     // The calls find the new server by themselves.
@@ -237,16 +237,14 @@ async fn a_lost_subscription_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_a_miss() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     store.set(b"a", value("a", 1)).await;
     store.set(b"b", value("b", 1)).await;
     // A value that lies under another key, one that is cut, one of somebody else.
-    let redis::Value::BulkString(envelope) = server.command(&["HGET", "test:shop:k:a", "v"]).await else {
-        panic!()
-    };
+    let Reply::Bulk(envelope) = server.call(&["HGET", "test:shop:k:a", "v"]) else { panic!() };
     for wrong in [&envelope[..], &envelope[..10], b"{\"id\":1}", b""] {
-        server.bytes(&[b"HSET", b"test:shop:k:b", b"v", wrong]).await;
+        server.call::<&[u8]>(&[b"HSET", b"test:shop:k:b", b"v", wrong]);
         assert_eq!(store.l2.peek(vec!["b".into()]).await.unwrap(), [None]);
         let Found::Lease { token, stale: None } = store.get(b"b").await else { panic!() };
         assert!(matches!(store.get(b"b").await, Found::Held { stale: None, .. }));
@@ -255,16 +253,16 @@ async fn what_cannot_be_read_is_a_miss() {
     }
     assert!(store.told("the value of \"b\" cannot be read"));
     // A state of somebody else's is none.
-    server.command(&["HSET", "test:shop:k:c", "m", "something else", "v", "x"]).await;
+    server.call(&["HSET", "test:shop:k:c", "m", "something else", "v", "x"]);
     let token = store.lease(b"c").await;
     assert_eq!(store.fill(b"c", token, value("c", 1)).await, Filled::Stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_at_the_key_is_left_alone() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
-    server.command(&["RPUSH", "test:shop:k:list", "x"]).await;
+    server.call(&["RPUSH", "test:shop:k:list", "x"]);
     let refused = store.l2.get("list".into(), LONG_MS).await.unwrap_err();
     assert!(matches!(&refused, L2Error::Refused(why) if why.contains("WRONGTYPE")), "{refused}");
     assert!(store.l2.set("list".into(), value("v", 1)).await.is_err());
@@ -272,12 +270,12 @@ async fn a_list_at_the_key_is_left_alone() {
     let found = store.l2.peek(vec!["list".into(), "k".into()]).await.unwrap();
     assert!(found[0].is_none() && found[1].is_some());
     assert!(store.told("key \"list\": WRONGTYPE"), "{:?}", store.lines);
-    assert_eq!(server.command(&["LLEN", "test:shop:k:list"]).await, redis::Value::Int(1));
+    assert_eq!(server.call(&["LLEN", "test:shop:k:list"]), Reply::Int(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_are_peeked_in_one_round_trip() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     for at in (0..200).step_by(2) {
         store.set(format!("{at}").as_bytes(), value(at.to_string(), 1)).await;
@@ -287,7 +285,7 @@ async fn many_are_peeked_in_one_round_trip() {
     store.set(b"stale", stale).await;
     let mut keys: Vec<Bytes> = (0..200).map(|at| at.to_string().into()).collect();
     keys.push("stale".into());
-    server.command(&["CONFIG", "RESETSTAT"]).await;
+    server.call(&["CONFIG", "RESETSTAT"]);
     let found = store.l2.peek(keys).await.unwrap();
     for (at, found) in found[..200].iter().enumerate() {
         let expected = (at % 2 == 0).then(|| Bytes::from(at.to_string()));
@@ -301,7 +299,7 @@ async fn many_are_peeked_in_one_round_trip() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_is_invalidated() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     for at in 0..1500 {
         store.set(format!("a*{at}").as_bytes(), value("v", at % 3)).await;
@@ -319,7 +317,7 @@ async fn a_prefix_is_invalidated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_is_invalidated() {
-    let (_server, options) = start().await;
+    let (_server, options) = start();
     let store = Store::open(options);
     let tagged = |tags: &[&str]| {
         let mut stored = value("v", 0);
@@ -348,68 +346,68 @@ async fn a_tag_is_invalidated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_that_the_server_forgot_are_sent_again() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::open(options);
     store.set(b"k", value("v", 1)).await;
-    server.command(&["SCRIPT", "FLUSH"]).await;
+    server.call(&["SCRIPT", "FLUSH"]);
     assert_eq!(store.fresh(b"k").await.version, 1);
     assert_eq!(store.set(b"k", value("w", 2)).await, Filled::Stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_found_when_it_comes() {
-    let port = free_port();
-    let mut options = options(RedisMode::Single, &[port]);
+    let (server, mut options) = start();
+    server.process.kill();
     options.timeout_ms = 50;
     let store = Store::open(options);
     let away = store.l2.get("k".into(), LONG_MS).await.unwrap_err();
     assert!(matches!(away, L2Error::Unavailable(_) | L2Error::Timeout(50)), "{away}");
     assert!(store.l2.peek(vec!["k".into()]).await.is_err());
     assert!(store.l2.invalidate(Scope::Prefix("".into()), 0).await.is_err());
-    let _server = Server::start_at(port, &[]).await;
+    server.process.restart();
     eventually("the store finds it", async || store.l2.get("k".into(), LONG_MS).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_costs_a_timeout() {
-    let (server, mut options) = start().await;
+    let (server, mut options) = start();
     options.timeout_ms = 200;
     let store = Store::open(options);
     eventually("a first call", async || store.l2.set("k".into(), value("v", 1)).await.is_ok()).await;
-    server.signal("STOP");
+    server.process.pause();
     for _ in 0..4 {
         let hung = store.l2.get("k".into(), LONG_MS).await.unwrap_err();
         assert!(matches!(hung, L2Error::Timeout(200) | L2Error::Unavailable(_)), "{hung}");
     }
-    server.signal("CONT");
+    server.process.resume();
     eventually("it goes on", async || matches!(store.l2.get("k".into(), LONG_MS).await, Ok(Found::Fresh(_))))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_server_still_drops() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let mut options = options;
     options.timeout_ms = 300;
     let store = Store::open(options);
     eventually("a first call", async || store.l2.set("k".into(), value("v", 1)).await.is_ok()).await;
-    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    server.call(&["CONFIG", "SET", "maxmemory", "1"]);
     let full = store.l2.set("k".into(), value("w", 2)).await.unwrap_err();
     assert!(matches!(&full, L2Error::Unavailable(why) if why.contains("OOM")), "{full}");
     eventually("the invalidation", async || store.l2.invalidate(key("k"), 0).await.is_ok()).await;
-    assert_eq!(server.command(&["DBSIZE"]).await, redis::Value::Int(0));
+    assert_eq!(server.call(&["DBSIZE"]), Reply::Int(0));
 }
 
 #[tokio::test]
 async fn passwords_are_shown_and_wrong_ones_are_refused() {
-    let (server, mut options) = start().await;
-    server.command(&["ACL", "SETUSER", "cache", "on", ">secret", "~*", "&*", "+@all"]).await;
+    let (server, mut options) = start();
+    server.call(&["ACL", "SETUSER", "cache", "on", ">secret", "~*", "&*", "+@all"]);
     options.username = Some("cache".to_owned());
     options.password = Some("secret".to_owned());
     options.database = 3;
     let store = Store::open(options.clone());
     assert_eq!(store.set(b"k", value("v", 1)).await, Filled::Stored);
-    assert_eq!(server.command(&["DBSIZE"]).await, redis::Value::Int(0), "it lies in database 3");
+    assert_eq!(server.call(&["DBSIZE"]), Reply::Int(0), "it lies in database 3");
     options.password = Some("wrong".to_owned());
     let refused = Store::open(options).l2.get("k".into(), LONG_MS).await.unwrap_err();
     assert!(matches!(refused, L2Error::Refused(_)), "{refused}");
@@ -417,7 +415,7 @@ async fn passwords_are_shown_and_wrong_ones_are_refused() {
 
 #[tokio::test]
 async fn nonsense_is_refused_when_opening() {
-    let good = options(RedisMode::Single, &[1]);
+    let good = options(RedisMode::Single, ["127.0.0.1:1".parse().unwrap()]);
     let refused = |change: &dyn Fn(&mut RedisOptions)| {
         let mut options = good.clone();
         change(&mut options);
@@ -447,12 +445,11 @@ async fn nonsense_is_refused_when_opening() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_store_listens_no_more() {
-    let (server, options) = start().await;
+    let (server, options) = start();
     let store = Store::listening(options).await;
     drop(store);
     eventually("the subscription ends", async || {
-        let redis::Value::BulkString(list) = server.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await
-        else {
+        let Reply::Bulk(list) = server.call(&["CLIENT", "LIST", "TYPE", "pubsub"]) else {
             return false;
         };
         list.is_empty()

@@ -1,16 +1,14 @@
 //! What the tests share: stores, values, and conditions to wait for.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
+use e2e::PATIENCE;
 use terrace_cache::{Filled, Found, L2, LeaseToken, Notice, Stored};
 use terrace_stores::redis::{Address, RedisL2, RedisMode, RedisOptions};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-
-/// For how long a condition is waited for before the test fails; far more than anything takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A long lease, and a life that no test outlasts.
 pub const LONG_MS: u64 = 3_600_000;
@@ -19,7 +17,7 @@ pub const LONG_MS: u64 = 3_600_000;
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waited = timeout(PATIENCE, async {
         while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     });
     assert!(waited.await.is_ok(), "waited in vain: {what}");
@@ -110,8 +108,8 @@ pub fn value(text: impl Into<Bytes>, version: u64) -> Stored {
 }
 
 /// Options with a timeout that a busy machine keeps.
-pub fn options(mode: RedisMode, ports: &[u16]) -> RedisOptions {
-    let addresses = ports.iter().map(|port| Address::new("127.0.0.1", *port)).collect();
+pub fn options(mode: RedisMode, servers: impl IntoIterator<Item = SocketAddr>) -> RedisOptions {
+    let addresses = servers.into_iter().map(|at| Address::new(at.ip().to_string(), at.port())).collect();
     RedisOptions {
         timeout_ms: 10_000,
         connect_timeout_ms: 5_000,
