@@ -371,7 +371,10 @@ impl MemcachedL2 {
 
     fn seen(&self, key: &Bytes, item: Item) -> Seen {
         let state = State::read(key, &item.data, item.left_s).unwrap_or_else(|| {
-            self.reporter.tell(|| format!("memcached: the item of {} is not one of Terrace's", shown(key)));
+            // What is no longer needed is an empty item until it ends.
+            if !item.data.is_empty() {
+                self.reporter.tell(|| format!("memcached: the item of {} is not one of Terrace's", shown(key)));
+            }
             State::default()
         });
         Seen { state, unique: Some(item.unique) }

@@ -61,7 +61,7 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) async fn get(&self, key: Bytes, lease_ms: u64) -> Result<Found, L2Error> {
         let deadline = self.router.deadline();
-        if let Some(stored) = self.from_replica(&key, deadline).await {
+        if let Some(stored) = self.ask_replica(&key, deadline).await {
             return Ok(Found::Fresh(stored));
         }
         let name = self.names.key(&key);

@@ -62,7 +62,7 @@ impl Inner {
     }
 
     /// A fresh value from a replica, if replicas may be asked and one has it.
-    pub(super) async fn from_replica(&self, key: &Bytes, deadline: Instant) -> Option<Stored> {
+    pub(super) async fn ask_replica(&self, key: &Bytes, deadline: Instant) -> Option<Stored> {
         if !self.options.replica_reads {
             return None;
         }

@@ -114,6 +114,10 @@ async fn invalidations_void_leases_and_leave_floors() {
     assert!(matches!(there.get("k".into(), LONG_MS).await.unwrap(), Found::Held { .. }));
     here.release("k".into(), token).await.unwrap();
     lease(there, "k").await;
+    let token = lease(there, "unknown").await;
+    there.release("unknown".into(), token).await.unwrap();
+    lease(here, "unknown").await;
+    assert!(fleet.lines.lock().unwrap().is_empty(), "{:?}", fleet.lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]
