@@ -207,7 +207,10 @@ mod tests {
     fn hmacs_of_the_rfcs() {
         let hex = |out: &[u8]| made(encode_hex, out);
         let mut out = Vec::new();
-        assert!(hmac::<sha2::Sha256>(&[b"Jefe".to_vec(), b"what do ya want for nothing?".to_vec()], &mut out));
+        assert!(hmac::<sha2::Sha256>(
+            &[b"Jefe".to_vec(), b"what do ya want for nothing?".to_vec()],
+            &mut out
+        ));
         assert_eq!(hex(&out), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         out.clear();
         let text = b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec();

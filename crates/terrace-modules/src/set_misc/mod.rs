@@ -86,6 +86,11 @@ impl Merge for Conf {
     }
 }
 
+/// Whether a directive is one of one argument, which [`call`] knows.
+pub fn is_function(name: &[u8]) -> bool {
+    functions::find(name).is_some()
+}
+
 /// Calls the function of a directive of one argument. `None` when there is none of this name; false when it failed,
 /// the cause being logged.
 pub fn call(name: &[u8], r: &Request, text: &[u8], out: &mut Vec<u8>) -> Option<bool> {

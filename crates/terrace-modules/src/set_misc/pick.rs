@@ -169,9 +169,9 @@ impl VarFunction for Hashed {
             return false;
         };
         // nginx's hash of names, so that keys go where they went.
-        let hash = key.iter().fold(0_u32, |hash, b| {
-            hash.wrapping_mul(31).wrapping_add(u32::from(b.to_ascii_lowercase()))
-        });
+        let hash = key
+            .iter()
+            .fold(0_u32, |hash, b| hash.wrapping_mul(31).wrapping_add(u32::from(b.to_ascii_lowercase())));
         if let Some(chosen) = names.get(hash as usize % names.len()) {
             out.extend_from_slice(chosen);
         }

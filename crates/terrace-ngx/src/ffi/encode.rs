@@ -7,10 +7,12 @@ use base64::Engine;
 use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use digest::Digest;
+use terrace_modules::set_misc;
 
 use super::pairs::{PairList, Pairs, give_pairs};
-use super::{DONE, NOT_FOUND, Text, bytes, functions, give};
+use super::{DONE, FAILED, NO_REQUEST, NOT_FOUND, Text, bytes, functions, give};
 use crate::escape::{self, Escape};
+use crate::host::current;
 
 functions! {
     "int (*escape_uri)(const char *, size_t, int, terrace_text *)" => escape_uri,
@@ -24,6 +26,7 @@ functions! {
     "int (*hmac_sha1)(const char *, size_t, const char *, size_t, unsigned char *)" => hmac_sha1,
     "unsigned (*crc32)(const char *, size_t)" => crc32,
     "int (*quote_sql)(const char *, size_t, terrace_text *)" => quote_sql,
+    "int (*set_var)(const char *, size_t, const char *, size_t, terrace_text *)" => set_var,
 }
 
 /// The text needs no escaping; nothing was given.
@@ -216,6 +219,31 @@ extern "C" fn quote_sql(text: *const u8, len: usize, out: *mut Text) -> c_int {
     // SAFETY: Lua passes a text of its own.
     unsafe { give(out, fill) };
     DONE
+}
+
+/// The function of a directive such as `set_md5`, by the directive's name, which must be one of them if `text` is null.
+extern "C" fn set_var(
+    name: *const u8,
+    name_len: usize,
+    text: *const u8,
+    len: usize,
+    out: *mut Text,
+) -> c_int {
+    // SAFETY: Lua strings; the text may be null.
+    let (name, argument) = unsafe { (bytes(name, name_len), bytes(text, len)) };
+    if text.is_null() {
+        return if set_misc::is_function(name) { DONE } else { NOT_FOUND };
+    }
+    current(|h| {
+        // SAFETY: Lua passes a text of its own.
+        let called = unsafe { give(out, |b| set_misc::call(name, &h.request, argument, b)) };
+        match called {
+            Some(true) => DONE,
+            Some(false) => FAILED,
+            None => NOT_FOUND,
+        }
+    })
+    .unwrap_or(NO_REQUEST)
 }
 
 #[cfg(test)]

@@ -1,46 +1,43 @@
 -- ndk.set_var: the functions behind set_escape_uri, set_md5 and their kin, callable from Lua.
 
-local byte, char, format, gsub = string.byte, string.char, string.format, string.gsub
-local error, tonumber, tostring, type = error, tonumber, tostring, type
+local base = require "terrace.base"
 
-local function encode_hex(text)
-    return (gsub(text, ".", function(c)
-        return format("%02x", byte(c))
-    end))
-end
+local native, take, refuse, text = base.native, base.take, base.refuse, base.text
+local error, setmetatable, tostring, type = error, setmetatable, tostring, type
 
-local function decode_hex(text)
-    if #text % 2 == 1 or text:find("%X") then
-        return ""
+local functions = {}
+
+local function make(name)
+    return function(argument)
+        if type(argument) ~= "string" then
+            argument = argument == nil and "" or tostring(argument)
+        end
+        local code = native.set_var(name, #name, argument, #argument, text)
+        if code == 0 then
+            return take()
+        elseif code == -100 then
+            refuse(code)
+        end
+        error("calling directive " .. name .. " failed with code -1", 2)
     end
-    return (gsub(text, "%x%x", function(pair)
-        return char(tonumber(pair, 16))
-    end))
 end
-
-local functions = {
-    set_escape_uri = ngx.escape_uri,
-    set_unescape_uri = ngx.unescape_uri,
-    set_quote_sql_str = ngx.quote_sql_str,
-    set_md5 = ngx.md5,
-    set_sha1 = function(text) return encode_hex(ngx.sha1_bin(text)) end,
-    set_encode_base64 = ngx.encode_base64,
-    set_decode_base64 = function(text) return ngx.decode_base64(text) or "" end,
-    set_encode_hex = encode_hex,
-    set_decode_hex = decode_hex,
-}
 
 ndk = {
     set_var = setmetatable({}, {
         __index = function(_, name)
+            if type(name) ~= "string" then
+                name = tostring(name)
+            end
             local f = functions[name]
-            if not f then
-                error("ndk.set_var: directive \"" .. tostring(name)
-                    .. "\" not found or does not use ndk_set_var_value", 2)
+            if f then
+                return f
             end
-            return function(text)
-                return f(type(text) == "string" and text or tostring(text))
+            if native.set_var(name, #name, nil, 0, text) ~= 0 then
+                error("ndk.set_var: directive \"" .. name .. "\" not found or does not use ndk_set_var_value", 2)
             end
+            f = make(name)
+            functions[name] = f
+            return f
         end,
         __newindex = function()
             error("not allowed", 2)
