@@ -164,7 +164,9 @@ fn add(b: &mut Builder, node: &Node, form: Form) -> Result<(), ConfError> {
             _ => rule.changes.push(change(b, node, arg, form)?),
         }
     }
-    if rule.appends && let Some(one) = rule.changes.iter().find(|c| c.target != Target::Other) {
+    if rule.appends
+        && let Some(one) = rule.changes.iter().find(|c| c.target != Target::Other)
+    {
         let name = String::from_utf8_lossy(&one.name);
         return Err(node.error(format!("{}: can not append builtin headers \"{name}\"", node.name)));
     }

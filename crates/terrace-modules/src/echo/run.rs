@@ -328,8 +328,7 @@ impl Run {
         if path.first() == Some(&b'@') {
             if !query.is_empty() {
                 let query = String::from_utf8_lossy(&query);
-                let text =
-                    format_args!("querystring {query} ignored when exec'ing named location {shown}");
+                let text = format_args!("querystring {query} ignored when exec'ing named location {shown}");
                 r.log(Level::Warn, text);
             }
             if !r.redirect_to_named(&path) {

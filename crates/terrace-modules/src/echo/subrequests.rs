@@ -97,7 +97,11 @@ impl Queue {
         while !self.is_empty() {
             poll_fn(|cx| {
                 self.poll(cx);
-                if matches!(self.0.front(), Some(Piece::Running(..))) { Poll::Pending } else { Poll::Ready(()) }
+                if matches!(self.0.front(), Some(Piece::Running(..))) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
             })
             .await;
             self.send_ready(r).await;

@@ -49,7 +49,9 @@ fn with_main(r: &Request, f: impl FnOnce(&Request) -> bool) -> bool {
 
 pub(super) fn define(b: &mut Builder) {
     let t = &mut b.vars;
-    t.define("echo_it", |r, o| r.state::<State>().is_some_and(|s| s.it.borrow().as_ref().is_some_and(|it| put(o, it))));
+    t.define("echo_it", |r, o| {
+        r.state::<State>().is_some_and(|s| s.it.borrow().as_ref().is_some_and(|it| put(o, it)))
+    });
     t.define("echo_timer_elapsed", |r, o| {
         let begun = r.state::<State>().and_then(|s| s.timer_ms.get()).unwrap_or(r.started_ms);
         let elapsed = now_ms().saturating_sub(begun);

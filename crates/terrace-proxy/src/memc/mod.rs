@@ -191,7 +191,11 @@ fn set_pass<C: HasPass>(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let value = Value::compile(b, arg)?;
     let parse = |text: &[u8]| {
         let url = Url::parse(text).map_err(|e| node.error(format!("{e} in upstream \"{arg}\"")))?;
-        if url.uri.is_empty() { Ok(url) } else { Err(node.error(format!("invalid host in upstream \"{arg}\""))) }
+        if url.uri.is_empty() {
+            Ok(url)
+        } else {
+            Err(node.error(format!("invalid host in upstream \"{arg}\"")))
+        }
     };
     let url = value.as_literal().map(parse).transpose()?;
     let pass = Pass { value, url, at: node.at.clone() };

@@ -61,8 +61,7 @@ fn refuse<T>(r: &Request, status: u16, message: std::fmt::Arguments<'_>) -> Resu
 pub(super) fn read(s: &Settings, r: &Request) -> Result<Command, u16> {
     let v = &s.variables;
     let name = if s.only_gets { get_only(r)? } else { named(s, r)? };
-    let mut command =
-        Command { name, key: Vec::new(), flags: Vec::new(), exptime: Vec::new(), value: None };
+    let mut command = Command { name, key: Vec::new(), flags: Vec::new(), exptime: Vec::new(), value: None };
     if name.has_key() {
         let (index, shown) =
             if s.only_gets { (v.memcached_key, "memcached_key") } else { (v.key, "memc_key") };
@@ -137,7 +136,8 @@ fn number(r: &Request, name: &str, index: VarIndex) -> Result<Vec<u8>, u16> {
 }
 
 fn is_number<T: std::str::FromStr>(text: &[u8]) -> bool {
-    text.iter().all(u8::is_ascii_digit) && std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
+    text.iter().all(u8::is_ascii_digit)
+        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
 }
 
 impl Command {

@@ -251,7 +251,13 @@ impl Run {
         };
         let connect_ms = self.elapsed_ms();
         self.note(|a| a.connect_ms = Some(connect_ms));
-        let stale = |failure| if is_kept && matches!(failure, Failure::Case(NextUpstream::ERROR)) { Failure::Stale } else { failure };
+        let stale = |failure| {
+            if is_kept && matches!(failure, Failure::Case(NextUpstream::ERROR)) {
+                Failure::Stale
+            } else {
+                failure
+            }
+        };
         self.send(&mut conn.connection).await.map_err(stale)?;
         let size = usize::try_from(self.s.plain.buffer_bytes()).unwrap_or(usize::MAX);
         let mut buf = self.local.take_buffer(size);
@@ -274,9 +280,7 @@ impl Run {
         let done = self.watch.wait(&mut timer, until, |cx| connecting.as_mut().poll(cx).map(Ok)).await;
         let doing = "connecting to upstream";
         match done {
-            Ok(Ok(stream)) => {
-                Ok(Pooled::new(Conn { stream, timer: Timer::new() }, clock::monotonic_ms()))
-            }
+            Ok(Ok(stream)) => Ok(Pooled::new(Conn { stream, timer: Timer::new() }, clock::monotonic_ms())),
             Ok(Err(ConnectError::Io(e))) => Err(self.broken(Broken::Io(e), "connect()", doing)),
             Ok(Err(ConnectError::Timeout)) => Err(self.broken(Broken::Timeout, "", doing)),
             Err(why) => Err(self.broken(why, "connect()", doing)),
