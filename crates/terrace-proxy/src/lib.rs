@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+pub mod groups;
 pub mod known;
 mod local;
 pub mod memc;

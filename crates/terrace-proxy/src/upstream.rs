@@ -12,6 +12,7 @@ use terrace_http::{Builder, Module, Value};
 use terrace_upstream::{Group, KeepaliveConfig, Method, PeerSpec};
 
 use crate::balancer::Balancer;
+use crate::groups::Groups;
 use crate::resolve;
 use crate::url::{HTTP_PORT, Host, Url};
 use crate::variables;
@@ -60,6 +61,13 @@ impl Module for UpstreamModule {
 
     fn variables(&self, b: &mut Builder) {
         variables::define(&mut b.vars);
+    }
+
+    fn finish(&self, b: &mut Builder) -> Result<(), ConfError> {
+        let mut blocks: Vec<_> = b.state::<Upstreams>().named.values().map(Arc::clone).collect();
+        blocks.sort_by_key(|u| u.index);
+        b.share(Arc::new(Groups(blocks)));
+        Ok(())
     }
 }
 

@@ -140,6 +140,16 @@ impl Peer {
         self.conns
     }
 
+    /// The state of smooth weighted round-robin.
+    pub fn current_weight(&self) -> i64 {
+        self.current_weight
+    }
+
+    /// The weight that counts now; failures lower it for a while.
+    pub fn effective_weight(&self) -> i64 {
+        self.effective_weight
+    }
+
     /// Whether balancing may choose the peer now.
     pub fn is_available(&self, now_ms: u64) -> bool {
         !self.spec.down && !self.is_failed(now_ms) && !self.is_full()
@@ -264,6 +274,16 @@ impl Group {
     /// All peers, primaries first.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.primary.peers.iter().chain(&self.backup.peers)
+    }
+
+    /// Takes a peer out of balancing, or puts it back with its failures forgotten. Returns whether there is such a peer.
+    pub fn set_down(&mut self, index: PeerIndex, is_down: bool) -> bool {
+        let Some(peer) = self.set_mut(index.backup).peers.get_mut(index.position) else { return false };
+        if !is_down {
+            peer.fails = 0;
+        }
+        peer.spec.down = is_down;
+        true
     }
 
     /// Records how a request ended. Returns `true` when the failure took the peer out of balancing, for the

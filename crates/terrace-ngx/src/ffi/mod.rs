@@ -19,6 +19,7 @@ pub mod req;
 mod rsa;
 pub mod shared;
 mod time;
+mod upstream;
 mod var;
 mod worker;
 mod zlib;
@@ -101,6 +102,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         rsa::functions(),
         shared::functions(),
         time::functions(),
+        upstream::functions(),
         var::functions(),
         worker::functions(),
         zlib::functions(),

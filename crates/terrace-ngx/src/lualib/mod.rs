@@ -110,6 +110,8 @@ modules! {
     "resty.template" => "resty/template.lua",
     "resty.template.html" => "resty/template/html.lua",
     "resty.template.safe" => "resty/template/safe.lua",
+    "ngx.upstream" => "ngx/upstream.lua",
+    "resty.upstream.healthcheck" => "resty/upstream/healthcheck.lua",
     "resty.upload" => "resty/upload.lua",
     "resty.websocket.client" => "resty/websocket/client.lua",
     "resty.websocket.protocol" => "resty/websocket/protocol.lua",
