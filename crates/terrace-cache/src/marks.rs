@@ -56,8 +56,10 @@ impl Marks {
     }
 
     /// Event: notices may have been lost up to now. Lives of what was asked for before end now.
-    pub(crate) fn gap(&self, now_ms: u64) {
-        self.gap.mark(self.next(), now_ms);
+    pub(crate) fn gap(&self, now_ms: u64) -> u64 {
+        let number = self.next();
+        self.gap.mark(number, now_ms);
+        number
     }
 
     /// Event: one key changed.

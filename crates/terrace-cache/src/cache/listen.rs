@@ -72,10 +72,10 @@ impl Inner {
 
     fn missed_notices(self: &Arc<Self>) {
         self.own.lock().clear();
-        self.l1.marks.gap((self.clock)());
+        let number = self.l1.marks.gap((self.clock)());
         for engine in &self.engines {
             let mut actions = Vec::new();
-            engine.lock().noticed_gap(&self.l1, (self.clock)(), &mut actions);
+            engine.lock().noticed_gap(&self.l1, number, (self.clock)(), &mut actions);
             self.carry_out(actions, None);
         }
     }

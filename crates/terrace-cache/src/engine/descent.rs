@@ -103,6 +103,8 @@ impl<W: Waiting> Engine<W> {
             return self.descend(l1, key, flight, 0, now_ms, out);
         }
         let known = l1.version(&key, now_ms);
+        #[cfg(test)]
+        let known = if self.mutation == super::Mutation::OlderReplaces { 0 } else { known };
         if version != 0 && version < known {
             // L2 has lost what this node still knows: a failover. It is told, and asked again.
             self.bump(Counter::Repairs);

@@ -50,6 +50,8 @@ pub(crate) enum Mutation {
     DeafFlights,
     /// Flights keep their permits.
     LeakPermits,
+    /// An older version replaces a newer one in L1.
+    OlderReplaces,
 }
 
 /// Which levels and services there are beside L1 and the source.
@@ -307,6 +309,22 @@ impl<W: Waiting> Engine<W> {
     #[cfg(test)]
     pub(crate) fn flights(&self) -> usize {
         self.flights.len()
+    }
+
+    /// Whether the load of a ticket goes on, and under which lease; a test's view.
+    #[cfg(test)]
+    pub(crate) fn load_under(&self, ticket: &Ticket) -> Option<Option<crate::l2::LeaseToken>> {
+        let flight = self.flights.get(&ticket.key).filter(|flight| flight.id == ticket.flight)?;
+        Some(match flight.keep {
+            Keep::Fleet(token) => Some(token),
+            Keep::Local | Keep::Brief => None,
+        })
+    }
+
+    /// Whether a key has a flight; a test's view.
+    #[cfg(test)]
+    pub(crate) fn has_flight(&self, key: &[u8]) -> bool {
+        self.flights.contains_key(key)
     }
 
     fn bump(&self, counter: Counter) {

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::flight::{ALL_VERSIONS, Action, Flight, Phase, Waiting};
+use super::flight::{ALL_VERSIONS, Action, Phase, Waiting};
 use super::{Engine, Keep, Level};
 use crate::entry::{Answer, Entry, Freshness, Made};
 use crate::l1::L1;
@@ -134,11 +134,11 @@ impl<W: Waiting> Engine<W> {
                 let number = l1.marks.key(key);
                 flight.void(number, below);
             }
-            Phase::Loading if flight.keep == Keep::Brief => {
+            Phase::Loading if flight.keep == Keep::Brief || version != 0 => {
                 let number = l1.marks.key(key);
                 flight.void(number, below);
             }
-            // A load under a lease: L2 decides when it is filled. The first notice is that of the fill itself.
+            // Without a version L2 decides when it is filled. The first notice is that of the fill itself.
             Phase::Filling { notices, .. } if version == 0 => *notices += 1,
             Phase::Filling { made, .. } if made.version < version => {
                 let number = l1.marks.key(key);
@@ -157,14 +157,12 @@ impl<W: Waiting> Engine<W> {
         }
     }
 
-    /// Notice: notices may have been lost. The caller has marked L1; here, nobody waits for a notice that may be lost.
-    pub(crate) fn noticed_gap(&mut self, l1: &L1, now_ms: u64, out: &mut Vec<Action<W>>) {
-        self.flights.values_mut().for_each(|flight| flight.heard = true);
-        let waits =
-            |(key, flight): (&Bytes, &Flight<W>)| matches!(flight.phase, Phase::Waiting).then(|| key.clone());
-        let keys: Vec<Bytes> = self.flights.iter().filter_map(waits).collect();
+    /// Notice: notices may have been lost, by this number. The caller has marked L1; here, what is on its way may be void,
+    /// and nobody waits for a notice that may be lost.
+    pub(crate) fn noticed_gap(&mut self, l1: &L1, number: u64, now_ms: u64, out: &mut Vec<Action<W>>) {
+        let keys: Vec<Bytes> = self.flights.keys().cloned().collect();
         for key in keys {
-            self.ask_again(l1, &key, now_ms, out);
+            self.void(l1, &key, number, ALL_VERSIONS, now_ms, out);
         }
     }
 
