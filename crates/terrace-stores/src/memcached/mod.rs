@@ -373,7 +373,8 @@ impl MemcachedL2 {
         let state = State::read(key, &item.data, item.left_s).unwrap_or_else(|| {
             // What is no longer needed is an empty item until it ends.
             if !item.data.is_empty() {
-                self.reporter.tell(|| format!("memcached: the item of {} is not one of Terrace's", shown(key)));
+                self.reporter
+                    .tell(|| format!("memcached: the item of {} is not one of Terrace's", shown(key)));
             }
             State::default()
         });
