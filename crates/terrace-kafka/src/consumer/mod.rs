@@ -125,6 +125,8 @@ impl ConsumerOptions {
             // Where the offsets are lost, the oldest message: nothing is skipped.
             .set("auto.offset.reset", "earliest")
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
+            // Two signs of life may get lost.
+            .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).clamp(1, 3_000).to_string())
             .set("queued.max.messages.kbytes", "16384");
         match &self.role {
             Role::Group(group) => config

@@ -23,6 +23,8 @@ async fn child() {
     let [brokers, topic, group] = words[..] else { panic!("brokers, topic, group") };
     let mut options = group_options(vec![brokers.into()], topic, group);
     options.commit_interval_ms = 3_600_000;
+    // Its death shall be noticed soon.
+    options.session_timeout_ms = 3_000;
     let effect: Effect = Arc::new(|invalidation| {
         Box::pin(async move {
             let Scope::Key(key) = invalidation.scope else { panic!("not a key") };
@@ -110,9 +112,8 @@ async fn what_waits_is_bounded_and_nothing_is_lost_by_pausing() {
     assert_eq!(consumer.stats().messages, 18);
     until_stats("the lag is told", &consumer, |s| s.lag == 2_000).await;
     recorder.fail(false);
-    until_stats("all is done", &consumer, |s| s.done == 2_000).await;
+    until_stats("all is done", &consumer, |s| s.done >= 2_000).await;
     assert_eq!(recorder.distinct(), keys(0..2_000).into_iter().collect());
-    assert_eq!(recorder.seen().len(), 2_000);
     consumer.stop().await;
 }
 

@@ -106,7 +106,7 @@ impl Recorder {
 
 pub fn group_options(brokers: Vec<String>, topic: &str, group: &str) -> ConsumerOptions {
     ConsumerOptions {
-        session_timeout_ms: 3_000,
+        session_timeout_ms: 20_000,
         commit_interval_ms: 200,
         retry_min_ms: 5,
         retry_max_ms: 50,

@@ -27,6 +27,7 @@ async fn a_key_goes_to_the_partition_that_java_sends_it_to_and_keeps_its_order()
             assert_eq!((placed.partition, placed.offset), ((hash & i32::MAX) % 12, n as i64), "{key}");
         }
     }
+    until("the spool is empty", || producer.stats().waiting == 0).await;
     let stats = producer.stats();
     assert_eq!((stats.taken, stats.delivered, stats.lost, stats.dropped, stats.waiting), (300, 300, 0, 0, 0));
 }
@@ -53,7 +54,7 @@ async fn the_spool_is_bounded_and_what_is_not_delivered_is_counted() {
     let mut home = Home::temporary("nobody");
     let mut options = ProducerOptions::new(vec![format!("127.0.0.1:{}", home.port())]);
     options.spool_messages_max = 10;
-    options.delivery_timeout_ms = 1_500;
+    options.delivery_timeout_ms = 5_000;
     let producer = Producer::open(&options, ErrorLog::default()).expect("options are right");
     let sent: Vec<_> = (0..10).map(|n: u8| producer.send("t", None, None, &[n]).expect("room")).collect();
     assert_eq!(producer.post("t", None, None, b"x"), Err(SendError::Full));
@@ -62,6 +63,7 @@ async fn the_spool_is_bounded_and_what_is_not_delivered_is_counted() {
     for delivery in sent {
         assert!(matches!(delivery.await, Err(SendError::Lost(_))));
     }
+    until("the spool is empty", || producer.stats().waiting == 0).await;
     let stats = producer.stats();
     assert_eq!((stats.taken, stats.lost, stats.dropped, stats.delivered, stats.waiting), (10, 10, 2, 0, 0));
     producer.post("t", None, None, b"x").expect("there is room again");
