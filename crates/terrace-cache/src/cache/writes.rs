@@ -144,6 +144,14 @@ impl Cache {
         }
     }
 
+    /// As [`Cache::invalidate`], for this process alone: where every node hears of the change by itself, and L2 is told by
+    /// another way. How many entries of L1 were meant.
+    pub fn invalidate_here(&self, scope: &Scope, version: Version, how: OnChange) -> u64 {
+        // With an L2, a refresh at once might read the old value there.
+        let refresh = !self.inner.has_l2();
+        self.inner.changed_here(scope, version, how, refresh)
+    }
+
     /// What the change meant here, and its effect on L2 if there is one.
     fn change(&self, scope: Scope, version: Version, how: OnChange) -> (u64, Option<Effect<u64>>) {
         let inner = self.inner.clone();
