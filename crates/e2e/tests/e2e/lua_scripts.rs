@@ -56,7 +56,7 @@ fn name(script: &Path) -> String {
 }
 
 /// The lines after `-- Expected output` in the first comment.
-fn expected(text: &str) -> Vec<&str> {
+pub(crate) fn expected(text: &str) -> Vec<&str> {
     let comment = text.lines().take_while(|l| l.starts_with("--"));
     comment
         .skip_while(|l| !l.starts_with("-- Expected output"))
@@ -79,7 +79,7 @@ fn run(name: &str, text: &str, needs: &Needs) -> (Server, Response) {
 }
 
 /// The lines that differ, each as wanted and as it came.
-fn differences(wanted: &[&str], got: &[&str]) -> Vec<String> {
+pub(crate) fn differences(wanted: &[&str], got: &[&str]) -> Vec<String> {
     let count = wanted.len().max(got.len());
     let pairs = (0..count).map(|i| (wanted.get(i), got.get(i))).filter(|(w, g)| w != g);
     pairs

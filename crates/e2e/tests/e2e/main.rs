@@ -6,6 +6,7 @@ mod command_line;
 mod generations;
 mod lua_errors;
 mod lua_scripts;
+mod lua_stores;
 mod malformed;
 mod memc;
 mod proxying;
