@@ -156,7 +156,7 @@ impl Line {
 /// Parts the options from the words: literal ones that begin with a dash, up to one that begins with two.
 fn options(args: &[Arg]) -> (&[Arg], &[Arg]) {
     let is_option = |arg: &&Arg| {
-        arg.value.len() > 1 && arg.value.starts_with(b"-") && !memchr::memchr(b'$', &arg.value).is_some()
+        arg.value.len() > 1 && arg.value.starts_with(b"-") && memchr::memchr(b'$', &arg.value).is_none()
     };
     let count = args.iter().take_while(is_option).take_while(|arg| !arg.value.starts_with(b"--")).count();
     let ends = args.get(count).is_some_and(|arg| is_option(&arg) && arg.value.starts_with(b"--"));

@@ -12,22 +12,32 @@ use crate::rewrite::VarFunction;
 /// Appends what it makes of a text. False, the cause being logged, where it fails.
 pub(super) type Function = fn(&Request, &[u8], &mut Vec<u8>) -> bool;
 
+/// A function that neither fails nor looks at the request.
+macro_rules! plain {
+    ($function:expr) => {
+        |_, text, out| {
+            $function(text, out);
+            true
+        }
+    };
+}
+
 static FUNCTIONS: &[(&str, Function)] = &[
-    ("set_quote_sql_str", |_, text, out| done(quote::sql(text, out))),
-    ("set_quote_pgsql_str", |_, text, out| done(quote::pgsql(text, out))),
-    ("set_quote_json_str", |_, text, out| done(quote::json(text, out))),
-    ("set_unescape_uri", |_, text, out| done(unescape(text, out))),
-    ("set_escape_uri", |_, text, out| done(escape(text, out))),
-    ("set_encode_base32", |r, text, out| done(encode_base32(r, text, out))),
-    ("set_decode_base32", |r, text, out| done(decode_base32(r, text, out))),
-    ("set_encode_base64", |_, text, out| done(encode_base64(&PADDED, text, out))),
-    ("set_decode_base64", |_, text, out| done(decode_base64(&PADDED, text, out))),
-    ("set_encode_base64url", |_, text, out| done(encode_base64(&URL, text, out))),
-    ("set_decode_base64url", |_, text, out| done(decode_base64(&URL, text, out))),
-    ("set_encode_hex", |_, text, out| done(encode_hex(text, out))),
-    ("set_decode_hex", |_, text, out| done(decode_hex(text, out))),
-    ("set_sha1", |_, text, out| done(encode_hex(&sha1::Sha1::digest(text), out))),
-    ("set_md5", |_, text, out| done(encode_hex(&md5::Md5::digest(text), out))),
+    ("set_quote_sql_str", plain!(quote::sql)),
+    ("set_quote_pgsql_str", plain!(quote::pgsql)),
+    ("set_quote_json_str", plain!(quote::json)),
+    ("set_unescape_uri", plain!(unescape)),
+    ("set_escape_uri", plain!(escape)),
+    ("set_encode_base32", encode_base32),
+    ("set_decode_base32", decode_base32),
+    ("set_encode_base64", plain!(|text, out| encode_base64(&PADDED, text, out))),
+    ("set_decode_base64", plain!(|text, out| decode_base64(&PADDED, text, out))),
+    ("set_encode_base64url", plain!(|text, out| encode_base64(&URL, text, out))),
+    ("set_decode_base64url", plain!(|text, out| decode_base64(&URL, text, out))),
+    ("set_encode_hex", plain!(encode_hex)),
+    ("set_decode_hex", plain!(decode_hex)),
+    ("set_sha1", plain!(|text, out| encode_hex(&sha1::Sha1::digest(text), out))),
+    ("set_md5", plain!(|text, out| encode_hex(&md5::Md5::digest(text), out))),
     ("set_secure_random_alphanum", pick::random_alphanum),
     ("set_secure_random_lcalpha", pick::random_lcalpha),
     ("set_local_today", time::local_today),
@@ -38,11 +48,6 @@ static FUNCTIONS: &[(&str, Function)] = &[
 /// The function of a directive.
 pub(super) fn find(name: &[u8]) -> Option<Function> {
     FUNCTIONS.iter().find(|(n, _)| n.as_bytes() == name).map(|(_, f)| *f)
-}
-
-/// For functions that do not fail.
-fn done((): ()) -> bool {
-    true
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -98,21 +103,23 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn encode_base32(r: &Request, text: &[u8], out: &mut Vec<u8>) {
+fn encode_base32(r: &Request, text: &[u8], out: &mut Vec<u8>) -> bool {
     let conf = r.settings::<Conf>();
     let padding = conf.and_then(|c| c.padding).unwrap_or(true);
     match conf.and_then(|c| c.alphabet.as_deref()) {
         Some(alphabet) => alphabet.encode(text, padding, out),
         None => super::Alphabet::default().encode(text, padding, out),
     }
+    true
 }
 
 /// Nothing for a text that is not base32.
-fn decode_base32(r: &Request, text: &[u8], out: &mut Vec<u8>) {
-    let _ = match r.settings::<Conf>().and_then(|c| c.alphabet.as_deref()) {
+fn decode_base32(r: &Request, text: &[u8], out: &mut Vec<u8>) -> bool {
+    match r.settings::<Conf>().and_then(|c| c.alphabet.as_deref()) {
         Some(alphabet) => alphabet.decode(text, out),
         None => super::Alphabet::default().decode(text, out),
     };
+    true
 }
 
 /// Padding is not asked for and stray bits at the end are let pass, as nginx does.
