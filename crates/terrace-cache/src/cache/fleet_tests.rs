@@ -11,9 +11,12 @@ use crate::{
     Stored, Version,
 };
 
+/// A value, and the lease that is out.
+type Slot = (Option<Stored>, Option<LeaseToken>);
+
 #[derive(Default)]
 struct Memory {
-    slots: Mutex<HashMap<Bytes, (Option<Stored>, Option<LeaseToken>)>>,
+    slots: Mutex<HashMap<Bytes, Slot>>,
     tokens: AtomicUsize,
     peeks: AtomicUsize,
     away: std::sync::atomic::AtomicBool,

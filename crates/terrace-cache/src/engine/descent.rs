@@ -29,15 +29,15 @@ impl<W: Waiting> Engine<W> {
         out: &mut Vec<Action<W>>,
     ) {
         if !self.tiers.l2 {
-            return self.to_source(l1, key, flight, Keep::Local, now_ms, out);
+            return self.enter_source(l1, key, flight, Keep::Local, now_ms, out);
         }
         if flight.asks >= ASKS_MAX {
             self.bump(Counter::Fallbacks);
-            return self.to_source(l1, key, flight, Keep::Brief, now_ms, out);
+            return self.enter_source(l1, key, flight, Keep::Brief, now_ms, out);
         }
         if !self.shared.health.allows(now_ms, self.policy.l2_retry_ms) {
             self.bump(Counter::L2Bypasses);
-            return self.to_source(l1, key, flight, Keep::Brief, now_ms, out);
+            return self.enter_source(l1, key, flight, Keep::Brief, now_ms, out);
         }
         self.give_back(&mut flight);
         flight.asks += 1;
@@ -69,12 +69,12 @@ impl<W: Waiting> Engine<W> {
         self.note_health(&outcome, now_ms);
         let key = ticket.key.clone();
         match outcome {
-            Err(_) => self.to_source(l1, key, flight, Keep::Brief, now_ms, out),
+            Err(_) => self.enter_source(l1, key, flight, Keep::Brief, now_ms, out),
             Ok(Found::Fresh(stored)) => self.found(l1, key, flight, stored, now_ms, out),
             Ok(Found::Lease { token, stale }) => {
                 self.bump(Counter::L2Misses);
                 let flight = self.with_stale(l1, &key, flight, stale, now_ms, out);
-                self.to_source(l1, key, flight, Keep::Fleet(token), now_ms, out);
+                self.enter_source(l1, key, flight, Keep::Fleet(token), now_ms, out);
             }
             Ok(Found::Held { remaining_ms, stale }) => {
                 self.bump(Counter::LeasesHeld);
@@ -135,7 +135,7 @@ impl<W: Waiting> Engine<W> {
     ) {
         #[cfg(test)]
         if self.mutation == super::Mutation::LoadWhenHeld {
-            return self.to_source(l1, key, flight, Keep::Brief, now_ms, out);
+            return self.enter_source(l1, key, flight, Keep::Brief, now_ms, out);
         }
         if flight.heard {
             return self.descend(l1, key, flight, 0, now_ms, out);
@@ -189,7 +189,7 @@ impl<W: Waiting> Engine<W> {
                 let waiters = self.end(flight);
                 self.wake(waiters, &Ok(answer), out);
             }
-            None => self.to_source(l1, key, flight, Keep::Brief, now_ms, out),
+            None => self.enter_source(l1, key, flight, Keep::Brief, now_ms, out),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::stats::Counter;
 
 impl<W: Waiting> Engine<W> {
     /// Goes to the source, by way of the fleet lock if there is one.
-    pub(super) fn to_source(
+    pub(super) fn enter_source(
         &mut self,
         l1: &L1,
         key: Bytes,
