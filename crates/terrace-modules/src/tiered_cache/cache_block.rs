@@ -1,8 +1,9 @@
 //! `tiered_cache name { … }`: how a cache keeps, serves and reloads values.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use terrace_cache::Policy;
+use terrace_cache::{OnChange, Policy};
 use terrace_conf::{ConfError, Node, Position};
 use terrace_http::Builder;
 
@@ -10,14 +11,30 @@ use super::{IN_CACHE, is_name};
 
 /// The smallest memory level: 64 KiB.
 const MEMORY_BYTES_MIN: u64 = 64 * 1024;
+/// How often a snapshot is written unless configured otherwise.
+const SNAPSHOT_INTERVAL_MS: u64 = 60_000;
+
+/// A name of something else in the configuration, and where it stands.
+pub(super) type Named = Option<(String, Position)>;
 
 /// A cache as configured.
 #[derive(Clone)]
 pub(super) struct CacheSpec {
     pub(super) name: Arc<str>,
     pub(super) policy: Policy,
-    /// The name of its source, and where it stands.
-    pub(super) source: Option<(String, Position)>,
+    pub(super) source: Named,
+    pub(super) l2: Named,
+    pub(super) lock: Named,
+    pub(super) files: Files,
+}
+
+/// The files of a cache.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Files {
+    /// What L1 held when it was last written down, and how often that is done.
+    pub(super) snapshot: Option<(PathBuf, u64)>,
+    /// The keys that exist, one a line.
+    pub(super) existing_keys: Option<PathBuf>,
 }
 
 /// All caches, in their order.
@@ -27,17 +44,13 @@ pub(super) struct Specs(pub(super) Vec<CacheSpec>);
 /// A block being read.
 #[derive(Default)]
 struct Draft {
-    memory_bytes: Option<u64>,
-    ttl_ms: Option<u64>,
-    jitter_percent: Option<u8>,
-    negative_ttl_ms: Option<u64>,
-    stale_while_revalidate_ms: Option<u64>,
-    stale_if_error_ms: Option<u64>,
-    error_retry_ms: Option<u64>,
-    load_timeout_ms: Option<u64>,
-    waiters_max: Option<usize>,
-    loads_max: Option<usize>,
-    source: Option<(String, Position)>,
+    policy: Policy,
+    /// Directives that the block has had.
+    seen: Vec<String>,
+    source: Named,
+    l2: Named,
+    lock: Named,
+    files: Files,
 }
 
 pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
@@ -50,84 +63,120 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     }
     *b.state::<Draft>() = Draft::default();
     b.nested(IN_CACHE, node)?;
-    let draft = std::mem::take(b.state::<Draft>());
-    let defaults = Policy::default();
-    let policy = Policy {
-        size_bytes_max: draft.memory_bytes.unwrap_or(defaults.size_bytes_max),
-        ttl_ms: draft.ttl_ms.unwrap_or(defaults.ttl_ms),
-        jitter_percent: draft.jitter_percent.unwrap_or(defaults.jitter_percent),
-        negative_ttl_ms: draft.negative_ttl_ms.unwrap_or(defaults.negative_ttl_ms),
-        stale_while_revalidate_ms: draft
-            .stale_while_revalidate_ms
-            .unwrap_or(defaults.stale_while_revalidate_ms),
-        stale_if_error_ms: draft.stale_if_error_ms.unwrap_or(defaults.stale_if_error_ms),
-        error_retry_ms: draft.error_retry_ms.unwrap_or(defaults.error_retry_ms),
-        load_timeout_ms: draft.load_timeout_ms.unwrap_or(defaults.load_timeout_ms),
-        waiters_per_key_max: draft.waiters_max.unwrap_or(defaults.waiters_per_key_max),
-        loads_max: draft.loads_max.unwrap_or(defaults.loads_max),
-        ..defaults
-    };
-    b.state::<Specs>().0.push(CacheSpec { name: name.into(), policy, source: draft.source });
+    let Draft { policy, source, l2, lock, files, .. } = std::mem::take(b.state::<Draft>());
+    if lock.is_some() && l2.is_none() {
+        let error = node.end_error(format!("tiered cache \"{name}\" has a \"lock\" and no \"l2\""));
+        return Err(error.with_hint("the lock guards the loads of a fleet that shares an L2"));
+    }
+    b.state::<Specs>().0.push(CacheSpec { name: name.into(), policy, source, l2, lock, files });
     Ok(())
 }
 
-macro_rules! time {
-    ($($set:ident $field:ident),* $(,)?) => {
-        $(pub(super) fn $set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-            node.set_once(&mut b.state::<Draft>().$field, node.time_ms(0)?)
+/// The draft, for a directive that may stand in the block once.
+fn once<'b>(b: &'b mut Builder, node: &Node) -> Result<&'b mut Draft, ConfError> {
+    let draft = b.state::<Draft>();
+    if draft.seen.iter().any(|it| *it == *node.name) {
+        return Err(node.duplicate());
+    }
+    draft.seen.push(node.name.to_string());
+    Ok(draft)
+}
+
+macro_rules! policy {
+    ($($set:ident $field:ident = |$node:ident| $value:expr;)*) => {
+        $(pub(super) fn $set(b: &mut Builder, $node: &Node) -> Result<(), ConfError> {
+            let value = $value;
+            once(b, $node)?.policy.$field = value;
+            Ok(())
         })*
     };
 }
 
-time! {
-    set_negative_ttl negative_ttl_ms,
-    set_stale_while_revalidate stale_while_revalidate_ms,
-    set_stale_if_error stale_if_error_ms,
-    set_error_retry error_retry_ms,
+policy! {
+    set_memory size_bytes_max = |node| memory(node)?;
+    set_ttl ttl_ms = |node| above_zero(node, node.time_ms(0)?)?;
+    set_jitter jitter_percent = |node| percent(node)?;
+    set_negative_ttl negative_ttl_ms = |node| node.time_ms(0)?;
+    set_stale_while_revalidate stale_while_revalidate_ms = |node| node.time_ms(0)?;
+    set_stale_if_error stale_if_error_ms = |node| node.time_ms(0)?;
+    set_error_retry error_retry_ms = |node| node.time_ms(0)?;
+    set_load_timeout load_timeout_ms = |node| above_zero(node, node.time_ms(0)?)?;
+    set_max_waiters waiters_per_key_max = |node| above_zero(node, node.number(0)?)? as usize;
+    set_max_loads loads_max = |node| above_zero(node, node.number(0)?)? as usize;
+    set_max_lookups lookups_max = |node| above_zero(node, node.number(0)?)? as usize;
+    set_refresh_ahead refresh_ahead_percent = |node| percent(node)?;
+    set_on_change on_change = |node| node.one_of(0, &[("drop", OnChange::Drop), ("refresh", OnChange::Refresh)])?;
+    set_refresh_rate invalidation_refreshes_per_s = |node| per_second(node)?;
+    set_l1_ttl l1_ttl_ms = |node| Some(above_zero(node, node.time_ms(0)?)?);
+    set_l2_timeout l2_timeout_ms = |node| above_zero(node, node.time_ms(0)?)?;
+    set_l2_retry l2_retry_ms = |node| above_zero(node, node.time_ms(0)?)?;
+    set_l2_down_ttl l2_down_ttl_ms = |node| node.time_ms(0)?;
+    set_lease lease_ms = |node| above_zero(node, node.time_ms(0)?)?;
+    set_held_wait held_wait_ms = |node| node.time_ms(0)?;
+    set_lock_wait lock_wait_ms = |node| node.time_ms(0)?;
 }
 
-pub(super) fn set_memory(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+macro_rules! named {
+    ($($set:ident $field:ident),* $(,)?) => {
+        $(pub(super) fn $set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+            let named = (node.text(0)?.to_owned(), node.at.clone());
+            once(b, node)?.$field = Some(named);
+            Ok(())
+        })*
+    };
+}
+
+named! {
+    set_source source,
+    set_l2 l2,
+    set_lock lock,
+}
+
+/// `snapshot file [interval=time]`
+pub(super) fn set_snapshot(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let path = b.full_path(node.text(0)?);
+    let mut interval_ms = SNAPSHOT_INTERVAL_MS;
+    for param in node.params(1) {
+        match param.name {
+            b"interval" => interval_ms = above_zero(node, param.time_ms()?)?,
+            _ => return Err(param.error()),
+        }
+    }
+    once(b, node)?.files.snapshot = Some((path, interval_ms));
+    Ok(())
+}
+
+pub(super) fn set_existing_keys(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let path = b.full_path(node.text(0)?);
+    once(b, node)?.files.existing_keys = Some(path);
+    Ok(())
+}
+
+fn memory(node: &Node) -> Result<u64, ConfError> {
     let bytes = node.size(0)?;
     if bytes < MEMORY_BYTES_MIN {
         return Err(node.error(format!("\"memory\" must be at least {}k", MEMORY_BYTES_MIN / 1024)));
     }
-    node.set_once(&mut b.state::<Draft>().memory_bytes, bytes)
+    Ok(bytes)
 }
 
-pub(super) fn set_ttl(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let ms = above_zero(node, node.time_ms(0)?)?;
-    node.set_once(&mut b.state::<Draft>().ttl_ms, ms)
-}
-
-pub(super) fn set_load_timeout(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let ms = above_zero(node, node.time_ms(0)?)?;
-    node.set_once(&mut b.state::<Draft>().load_timeout_ms, ms)
-}
-
-pub(super) fn set_jitter(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+fn percent(node: &Node) -> Result<u8, ConfError> {
     let text = node.text(0)?;
     let percent = text.strip_suffix('%').filter(|it| it.bytes().all(|b| b.is_ascii_digit()));
-    let percent = percent.and_then(|it| it.parse().ok()).filter(|it| *it <= 100);
-    let Some(percent) = percent else {
+    percent.and_then(|it| it.parse().ok()).filter(|it| *it <= 100).ok_or_else(|| {
         let error = node.error(format!("invalid value \"{text}\""));
-        return Err(error.with_hint("it must be a share from 0% to 100%"));
-    };
-    node.set_once(&mut b.state::<Draft>().jitter_percent, percent)
+        error.with_hint("it must be a share from 0% to 100%")
+    })
 }
 
-pub(super) fn set_max_waiters(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let max = above_zero(node, node.number(0)?)? as usize;
-    node.set_once(&mut b.state::<Draft>().waiters_max, max)
-}
-
-pub(super) fn set_max_loads(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let max = above_zero(node, node.number(0)?)? as usize;
-    node.set_once(&mut b.state::<Draft>().loads_max, max)
-}
-
-pub(super) fn set_source(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let source = (node.text(0)?.to_owned(), node.at.clone());
-    node.set_once(&mut b.state::<Draft>().source, source)
+/// A rate as nginx writes it: `100r/s`.
+fn per_second(node: &Node) -> Result<u32, ConfError> {
+    let text = node.text(0)?;
+    let rate = text.strip_suffix("r/s").filter(|it| it.bytes().all(|b| b.is_ascii_digit()));
+    rate.and_then(|it| it.parse().ok()).ok_or_else(|| {
+        let error = node.error(format!("invalid rate \"{text}\""));
+        error.with_hint("it must be a number of refreshes a second, such as 100r/s")
+    })
 }
 
 fn above_zero(node: &Node, value: u64) -> Result<u64, ConfError> {

@@ -11,11 +11,16 @@
 //! Scripts find the same caches through [`Caches`], which each generation shares.
 
 mod cache_block;
+mod changes;
+mod chores;
+mod invalidation_block;
+mod lock_block;
 mod numbers;
 mod pass;
 mod registry;
 mod source_block;
 mod status;
+mod store_block;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +41,14 @@ pub struct TieredCache;
 const IN_SOURCE: Contexts = Contexts::from_bits_retain(1 << Contexts::USER_BIT_FIRST);
 /// In a `tiered_cache` block.
 const IN_CACHE: Contexts = Contexts::from_bits_retain(2 << Contexts::USER_BIT_FIRST);
+/// In a `cache_store` block.
+const IN_STORE: Contexts = Contexts::from_bits_retain(4 << Contexts::USER_BIT_FIRST);
+/// In a `cache_lock` block.
+const IN_LOCK: Contexts = Contexts::from_bits_retain(8 << Contexts::USER_BIT_FIRST);
+/// In a `cache_invalidation` block.
+const IN_INVALIDATION: Contexts = Contexts::from_bits_retain(16 << Contexts::USER_BIT_FIRST);
+/// In an `on` block of a `cache_invalidation`.
+const IN_ON: Contexts = Contexts::from_bits_retain(32 << Contexts::USER_BIT_FIRST);
 const PASS: Contexts = Contexts::LOCATION.union(Contexts::LOCATION_IF);
 
 #[rustfmt::skip]
@@ -51,7 +64,45 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("connection_timeout", IN_SOURCE, Exactly(1), "1s", "How long a load waits for a free connection.", source_block::set_connection_timeout),
     simple("query_timeout", IN_SOURCE, Exactly(1), "2s", "How long the query may take.", source_block::set_query_timeout),
 
-    block("tiered_cache", Contexts::HTTP, Exactly(1), "A cache in memory, shared by all workers, over a source.", cache_block::set),
+    block("cache_store", Contexts::HTTP, Exactly(1), "The level of a tiered cache that a fleet shares (L2).", store_block::set),
+    simple("driver", IN_STORE, Exactly(1), "", "The kind of the store: redis, redis_sentinel, redis_cluster or memcached.", store_block::set_driver),
+    simple("server", IN_STORE, AtLeast(1), "", "Addresses of servers; of a Redis Cluster or Sentinel some are enough.", store_block::set_server),
+    simple("master", IN_STORE, Exactly(1), "", "The name under which the sentinels watch the master.", store_block::set_master),
+    simple("username", IN_STORE, Exactly(1), "", "The user at the servers.", store_block::set_username),
+    simple("password", IN_STORE, Exactly(1), "", "The password at the servers.", store_block::set_password),
+    simple("sentinel_username", IN_STORE, Exactly(1), "", "The user at the sentinels.", store_block::set_sentinel_username),
+    simple("sentinel_password", IN_STORE, Exactly(1), "", "The password at the sentinels.", store_block::set_sentinel_password),
+    simple("database", IN_STORE, Exactly(1), "0", "The number of the database.", store_block::set_database),
+    simple("prefix", IN_STORE, Exactly(1), "terrace:", "What all keys begin with; the name of the cache follows it.", store_block::set_prefix),
+    simple("timeout", IN_STORE, Exactly(1), "500ms", "How long a call may take, with its retries.", store_block::set_timeout),
+    simple("connect_timeout", IN_STORE, Exactly(1), "300ms", "How long a connection may take to be made.", store_block::set_connect_timeout),
+    simple("sweep_timeout", IN_STORE, Exactly(1), "60s", "How long an invalidation of a prefix or tag may take.", store_block::set_sweep_timeout),
+    simple("replica_reads", IN_STORE, Exactly(1), "off", "Whether replicas are asked first.", store_block::set_replica_reads),
+    simple("connections", IN_STORE, Exactly(1), "2", "How many connections to each server; 4 for memcached.", store_block::set_connections),
+    simple("compress", IN_STORE, Exactly(1), "1k", "Values of at least this size are compressed; off: none.", store_block::set_compress),
+    simple("dictionary", IN_STORE, Exactly(1), "", "A file with a zstd dictionary for values; the same on every node.", store_block::set_dictionary),
+
+    block("cache_lock", Contexts::HTTP, Exactly(1), "A lock service that is asked around the loads of a tiered cache.", lock_block::set),
+    simple("driver", IN_LOCK, Exactly(1), "", "The kind of the service: zookeeper.", lock_block::set_driver),
+    simple("server", IN_LOCK, AtLeast(1), "", "Addresses of servers.", lock_block::set_server),
+    simple("path", IN_LOCK, Exactly(1), "/terrace/locks", "The node below which the locks are.", lock_block::set_path),
+    simple("session_timeout", IN_LOCK, Exactly(1), "10s", "How long after its last sign of life a node loses its locks.", lock_block::set_session_timeout),
+    simple("timeout", IN_LOCK, Exactly(1), "2s", "How long the service's answers may take.", lock_block::set_timeout),
+
+    block("cache_invalidation", Contexts::HTTP, Exactly(1), "Messages of Kafka that tell of changes.", invalidation_block::set),
+    simple("brokers", IN_INVALIDATION, AtLeast(1), "", "Addresses of some brokers.", invalidation_block::set_brokers),
+    simple("topic", IN_INVALIDATION, AtLeast(1), "", "The topics.", invalidation_block::set_topic),
+    simple("group", IN_INVALIDATION, Exactly(1), "", "The consumer group of the nodes that have changes take effect on L2; without one a node cares for its own memory.", invalidation_block::set_group),
+    simple("property", IN_INVALIDATION, Exactly(2), "", "A property of the client, by librdkafka's name.", invalidation_block::set_property),
+    block("on", IN_INVALIDATION, AtLeast(0), "What a message with these fields and values means.", invalidation_block::set_on),
+    simple("cache", IN_ON, Exactly(1), "", "The tiered cache that is meant.", invalidation_block::set_cache),
+    simple("key", IN_ON, Exactly(1), "", "The key that is meant, made of the message's fields.", invalidation_block::set_key),
+    simple("key_prefix", IN_ON, Exactly(1), "", "All keys that begin with this are meant.", invalidation_block::set_key_prefix),
+    simple("tag", IN_ON, Exactly(1), "", "All values with this tag are meant.", invalidation_block::set_tag),
+    simple("action", IN_ON, Exactly(1), "drop", "Whether values are dropped or refreshed.", invalidation_block::set_action),
+    simple("version", IN_ON, Exactly(1), "", "The field with the version that the source has now; values of that version and newer stay.", invalidation_block::set_version),
+
+    block("tiered_cache", Contexts::HTTP, Exactly(1), "A cache in memory, shared by all workers, over a store and a source.", cache_block::set),
     simple("memory", IN_CACHE, Exactly(1), "64m", "The bound of the memory level in bytes: keys, values and 192 for each entry.", cache_block::set_memory),
     simple("ttl", IN_CACHE, Exactly(1), "10m", "How long a value is fresh.", cache_block::set_ttl),
     simple("jitter", IN_CACHE, Exactly(1), "10%", "By which share of itself ttl is shortened at most, at random.", cache_block::set_jitter),
@@ -63,6 +114,22 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("max_waiters", IN_CACHE, Exactly(1), "4096", "How many lookups may wait for one key.", cache_block::set_max_waiters),
     simple("max_loads", IN_CACHE, Exactly(1), "256", "How many loads may run at once.", cache_block::set_max_loads),
     simple("source", IN_CACHE, Exactly(1), "", "The cache_source that misses are loaded from; without one only scripts load.", cache_block::set_source),
+
+    simple("l2", IN_CACHE, Exactly(1), "", "The cache_store that the fleet shares.", cache_block::set_l2),
+    simple("lock", IN_CACHE, Exactly(1), "", "The cache_lock that is asked around each load.", cache_block::set_lock),
+    simple("l1_ttl", IN_CACHE, Exactly(1), "", "The longest time that a value of L2 is fresh in memory.", cache_block::set_l1_ttl),
+    simple("l2_timeout", IN_CACHE, Exactly(1), "250ms", "How long a lookup waits for L2 before it goes on to the source.", cache_block::set_l2_timeout),
+    simple("l2_retry", IN_CACHE, Exactly(1), "1s", "How long an L2 that is away is left alone before one lookup tries it.", cache_block::set_l2_retry),
+    simple("l2_down_ttl", IN_CACHE, Exactly(1), "10s", "How long a value is fresh that was loaded past L2.", cache_block::set_l2_down_ttl),
+    simple("lease", IN_CACHE, Exactly(1), "10s", "How long L2 keeps the right to load for one node.", cache_block::set_lease),
+    simple("held_wait", IN_CACHE, Exactly(1), "1s", "How long a lookup waits for the load of another node.", cache_block::set_held_wait),
+    simple("lock_wait", IN_CACHE, Exactly(1), "1s", "How long a load waits for the lock before it goes on without.", cache_block::set_lock_wait),
+    simple("max_lookups", IN_CACHE, Exactly(1), "8192", "How many keys may be on their way at once.", cache_block::set_max_lookups),
+    simple("refresh_ahead", IN_CACHE, Exactly(1), "0%", "In this last part of its life a value that is asked for is renewed.", cache_block::set_refresh_ahead),
+    simple("on_change", IN_CACHE, Exactly(1), "drop", "What a change that another node tells of does to values in memory: drop or refresh.", cache_block::set_on_change),
+    simple("refresh_rate", IN_CACHE, Exactly(1), "100r/s", "How many changed values are renewed at once; the others when they are asked for.", cache_block::set_refresh_rate),
+    simple("snapshot", IN_CACHE, Arity::Between(1, 2), "", "A file that memory is written to now and then, and filled from at the start.", cache_block::set_snapshot),
+    simple("existing_keys", IN_CACHE, Exactly(1), "", "A file with the keys that exist, one a line: others are absent without a question.", cache_block::set_existing_keys),
 
     simple("tiered_cache_pass", PASS, Exactly(1), "", "Answers from this tiered cache.", pass::set_pass),
     simple("tiered_cache_key", HSL, Exactly(1), "", "The key to look up.", pass::set_key),
@@ -77,7 +144,14 @@ impl Module for TieredCache {
     }
 
     fn contexts(&self) -> &'static [(Contexts, &'static str)] {
-        &[(IN_SOURCE, "cache_source"), (IN_CACHE, "tiered_cache")]
+        &[
+            (IN_SOURCE, "cache_source"),
+            (IN_CACHE, "tiered_cache"),
+            (IN_STORE, "cache_store"),
+            (IN_LOCK, "cache_lock"),
+            (IN_INVALIDATION, "cache_invalidation"),
+            (IN_ON, "on"),
+        ]
     }
 
     fn variables(&self, builder: &mut Builder) {
@@ -98,7 +172,7 @@ impl Module for TieredCache {
 
     fn worker_start(&self, worker: &Rc<Worker>) -> Option<LocalFuture<Result<(), String>>> {
         if let Some(caches) = worker.generation.shared::<Caches>() {
-            caches.activate();
+            caches.activate(&worker.generation.log);
         }
         None
     }

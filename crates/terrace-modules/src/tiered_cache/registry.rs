@@ -5,16 +5,23 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use terrace_base::clock;
-use terrace_cache::{Cache, Policy, Source};
-use terrace_conf::ConfError;
+use terrace_base::log::{ErrorLog, Level};
+use terrace_cache::{Cache, FleetLock, L2, Parts, Policy, Source};
+use terrace_conf::{ConfError, Position};
 use terrace_http::Builder;
-use terrace_stores::{SqlOptions, SqlSource};
+use terrace_stores::{SqlOptions, SqlSource, ZooKeeperLock, ZooKeeperOptions};
+use tokio::runtime::Handle;
 
-use super::cache_block::{CacheSpec, Specs};
+use super::cache_block::{CacheSpec, Files, Named, Specs};
+use super::changes::{self, Listening};
+use super::chores::Chores;
+use super::invalidation_block::{InvalidationSpec, Invalidations};
+use super::lock_block::Locks;
 use super::source_block::Sources;
+use super::store_block::{StoreOptions, Stores};
 
 /// One cache of a generation.
 pub struct CacheEntry {
@@ -22,11 +29,16 @@ pub struct CacheEntry {
     pub name: Arc<str>,
     /// The name of its source, if it has one.
     pub source_name: Option<Arc<str>>,
+    /// The name of the store behind it, if it has one.
+    pub store_name: Option<Arc<str>>,
     /// The cache.
     pub cache: Cache,
     /// How it keeps, serves and reloads values.
     pub policy: Policy,
     source: Option<Arc<dyn Source>>,
+    store: Option<(StoreOptions, Arc<dyn L2>)>,
+    lock: Option<Arc<dyn FleetLock>>,
+    files: Files,
 }
 
 /// All tiered caches of a generation; [`terrace_http::Generation::shared`] has them. Empty while a configuration
@@ -35,6 +47,9 @@ pub struct CacheEntry {
 pub struct Caches {
     entries: Vec<CacheEntry>,
     sources: Vec<(Arc<str>, SqlOptions, Arc<SqlSource>)>,
+    locks: Vec<(Arc<str>, ZooKeeperOptions, Arc<ZooKeeperLock>)>,
+    invalidations: Vec<InvalidationSpec>,
+    runtime: Option<Handle>,
     kept: Arc<Kept>,
     active: OnceFlag,
 }
@@ -50,12 +65,37 @@ impl Default for OnceFlag {
 
 /// What reloads keep.
 #[derive(Default)]
-struct Kept(Mutex<KeptByName>);
+pub(super) struct Kept(Mutex<KeptByName>);
 
 #[derive(Default)]
 struct KeptByName {
     caches: HashMap<Arc<str>, Cache>,
     sources: HashMap<Arc<str>, (SqlOptions, Arc<SqlSource>)>,
+    /// By the name of the cache.
+    stores: HashMap<Arc<str>, (StoreOptions, Arc<dyn L2>)>,
+    locks: HashMap<Arc<str>, (ZooKeeperOptions, Arc<ZooKeeperLock>)>,
+    listening: HashMap<Arc<str>, Listening>,
+    /// By the name of the cache.
+    chores: HashMap<Arc<str>, Chores>,
+    /// Of the running generation.
+    log: Option<ErrorLog>,
+}
+
+impl Kept {
+    fn locked(&self) -> MutexGuard<'_, KeptByName> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The running generation's cache of this name.
+    pub(super) fn cache(&self, name: &str) -> Option<Cache> {
+        self.locked().caches.get(name).cloned()
+    }
+
+    /// Writes to the running generation's log.
+    pub(super) fn log(&self, level: Level, line: &str) {
+        let log = self.locked().log.clone();
+        log.unwrap_or_else(|| ErrorLog::stderr(Level::Error)).write(level, None, line.as_bytes());
+    }
 }
 
 impl Caches {
@@ -74,20 +114,42 @@ impl Caches {
         self.entries.iter()
     }
 
-    /// Gives this generation's settings to the caches that an earlier one made, and lets go of those that it does
-    /// not have. Does nothing the second time.
-    pub fn activate(&self) {
+    /// Gives this generation's settings to the caches that an earlier one made, lets go of those that it does not have,
+    /// and begins to listen for changes. Does nothing the second time.
+    pub fn activate(&self, log: &ErrorLog) {
         self.active.0.call_once(|| {
-            let mut kept = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.locked();
+            kept.log = Some(log.clone());
             for entry in &self.entries {
                 if kept.caches.contains_key(&entry.name) {
                     entry.cache.reconfigure(entry.policy, entry.source.clone());
+                    let l2 = entry.store.as_ref().map(|(_, l2)| l2.clone());
+                    entry.cache.set_fleet(l2, entry.lock.clone());
                 }
             }
             let caches = self.entries.iter().map(|it| (it.name.clone(), it.cache.clone()));
             kept.caches = caches.collect();
             let sources = self.sources.iter().cloned();
             kept.sources = sources.map(|(name, options, source)| (name, (options, source))).collect();
+            let stores = self.entries.iter().filter_map(|it| Some((it.name.clone(), it.store.clone()?)));
+            kept.stores = stores.collect();
+            let locks = self.locks.iter().cloned();
+            kept.locks = locks.map(|(name, options, lock)| (name, (options, lock))).collect();
+            let Some(runtime) = &self.runtime else { return };
+            let mut chores = std::mem::take(&mut kept.chores);
+            let begin = |it: &CacheEntry| {
+                let same = chores.remove(&it.name).filter(|chores| chores.files == it.files);
+                let begun = || Chores::begin(it.cache.clone(), it.files.clone(), self.kept.clone(), runtime);
+                (it.name.clone(), same.unwrap_or_else(begun))
+            };
+            kept.chores = self.entries.iter().map(begin).collect();
+            let mut listening = std::mem::take(&mut kept.listening);
+            let listen = |spec: &InvalidationSpec| {
+                let same = listening.remove(&spec.name).filter(|it| it.spec.is_same(spec));
+                let begun = || changes::listen(spec.clone(), &self.kept, log, runtime);
+                (spec.name.clone(), same.unwrap_or_else(begun))
+            };
+            kept.listening = self.invalidations.iter().map(listen).collect();
         });
     }
 }
@@ -97,46 +159,129 @@ impl Caches {
 struct Prepared(Option<Arc<Caches>>);
 
 /// Makes the generation's caches: those of an earlier generation by their names, new ones else. Only checks that
-/// the sources exist when there is no runtime to load on (`-t`).
+/// what they name exists when there is no runtime to load on (`-t`).
 pub(super) fn prepare(b: &mut Builder) -> Result<Arc<Caches>, ConfError> {
     if let Some(caches) = &b.state::<Prepared>().0 {
         return Ok(caches.clone());
     }
     let kept = b.persistent.of::<Kept>();
     let runtime = b.persistent.background();
-    let specs = b.state::<Specs>().0.clone();
-    let mut caches = Caches { kept: kept.clone(), ..Caches::default() };
-    let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut caches = Caches { kept: kept.clone(), runtime: runtime.clone(), ..Caches::default() };
+    let known = kept.locked();
     for spec in &b.state::<Sources>().0 {
-        let same = kept.sources.get(&spec.name).filter(|(options, _)| *options == spec.options);
+        let same = known.sources.get(&spec.name).filter(|(options, _)| *options == spec.options);
         let source = same.map_or(&spec.source, |(_, source)| source);
         caches.sources.push((spec.name.clone(), spec.options.clone(), source.clone()));
     }
-    for CacheSpec { name, policy, source } in specs {
-        let found = match &source {
-            None => None,
-            Some((source, at)) => {
-                let found = caches.sources.iter().find(|(name, ..)| **name == **source);
-                let unknown = || ConfError::at(at, format!("unknown cache source \"{source}\""));
-                Some(found.ok_or_else(unknown)?)
-            }
+    for spec in &b.state::<Locks>().0 {
+        let same = known.locks.get(&spec.name).filter(|(options, _)| *options == spec.options);
+        let lock = match same {
+            Some((_, lock)) => lock.clone(),
+            // Checked when the block was read.
+            None => match ZooKeeperLock::new(spec.options.clone()) {
+                Ok(lock) => Arc::new(lock),
+                Err(_) => continue,
+            },
         };
-        let source_name = found.map(|(name, ..)| name.clone());
-        let source = found.map(|(_, _, source)| source.clone() as Arc<dyn Source>);
-        let Some(runtime) = &runtime else { continue };
-        let make = || Cache::new(policy, source.clone(), runtime.clone(), Arc::new(now_ms), random_seed());
-        let cache = kept.caches.get(&name).cloned().unwrap_or_else(make);
-        caches.entries.push(CacheEntry { name, source_name, cache, policy, source });
+        caches.locks.push((spec.name.clone(), spec.options.clone(), lock));
     }
-    drop(kept);
+    for spec in b.state::<Specs>().0.clone() {
+        let entry = make(b, &caches, &known, &kept, spec)?;
+        caches.entries.extend(entry);
+    }
+    caches.invalidations = b.state::<Invalidations>().0.clone();
+    check_invalidations(b, &caches.invalidations)?;
+    drop(known);
     let caches = Arc::new(caches);
     b.state::<Prepared>().0 = Some(caches.clone());
     Ok(caches)
 }
 
+/// One cache with all that it names; none when there is no runtime.
+fn make(
+    b: &mut Builder,
+    caches: &Caches,
+    known: &KeptByName,
+    kept: &Arc<Kept>,
+    spec: CacheSpec,
+) -> Result<Option<CacheEntry>, ConfError> {
+    let CacheSpec { name, policy, source, l2, lock, files } = spec;
+    let source = find(&caches.sources, &source, |(name, ..)| name, "cache source")?;
+    let lock = find(&caches.locks, &lock, |(name, ..)| name, "cache lock")?;
+    let store = find(&b.state::<Stores>().0, &l2, |it| &it.name, "cache store")?;
+    let refused = |error: String| match &l2 {
+        Some((_, at)) => ConfError::at(at, error),
+        None => ConfError::new(error),
+    };
+    let options = store.map(|it| it.of_cache(&name));
+    if let Some(options) = &options {
+        options.check().map_err(refused)?;
+    }
+    let Some(runtime) = caches.runtime.clone() else { return Ok(None) };
+    let store_name = store.map(|it| it.name.clone());
+    let store = match options {
+        None => None,
+        Some(options) => Some(match known.stores.get(&name).filter(|(same, _)| *same == options) {
+            Some(same) => same.clone(),
+            None => {
+                let (kept, whose) = (kept.clone(), name.clone());
+                let report = move |line: String| {
+                    kept.log(Level::Warn, &format!("tiered cache \"{whose}\": {line}"));
+                };
+                let l2 = options.open(runtime.clone(), Arc::new(report)).map_err(refused)?;
+                (options, l2)
+            }
+        }),
+    };
+    let source_name = source.map(|(name, ..)| name.clone());
+    let source = source.map(|(_, _, source)| source.clone() as Arc<dyn Source>);
+    let lock = lock.map(|(_, _, lock)| lock.clone() as Arc<dyn FleetLock>);
+    let make = || {
+        let (source, lock) = (source.clone(), lock.clone());
+        let l2 = store.as_ref().map(|(_, l2)| l2.clone());
+        Cache::build(Parts {
+            policy,
+            source,
+            l2,
+            lock,
+            runtime,
+            clock: Arc::new(now_ms),
+            seed: random_seed(),
+        })
+    };
+    let cache = known.caches.get(&name).cloned().unwrap_or_else(make);
+    Ok(Some(CacheEntry { name, source_name, store_name, cache, policy, source, store, lock, files }))
+}
+
+/// What a cache names, if it names anything.
+fn find<'a, T>(
+    all: &'a [T],
+    named: &Named,
+    name_of: impl Fn(&T) -> &Arc<str>,
+    what: &str,
+) -> Result<Option<&'a T>, ConfError> {
+    let Some((name, at)) = named else { return Ok(None) };
+    match all.iter().find(|it| **name_of(it) == **name) {
+        Some(found) => Ok(Some(found)),
+        None => Err(ConfError::at(at, format!("unknown {what} \"{name}\""))),
+    }
+}
+
+fn check_invalidations(b: &mut Builder, all: &[InvalidationSpec]) -> Result<(), ConfError> {
+    let caches = &b.state::<Specs>().0;
+    let named = all.iter().flat_map(|it| it.rules.iter().zip(&it.named_at));
+    let unknown = |(rule, _): &(&terrace_kafka::mapping::Rule, &Position)| {
+        !caches.iter().any(|it| it.name == rule.cache)
+    };
+    match named.into_iter().find(unknown) {
+        Some((rule, at)) => Err(ConfError::at(at, format!("unknown tiered cache \"{}\"", rule.cache))),
+        None => Ok(()),
+    }
+}
+
 /// The time when a load came back: the workers' monotonic clock, read now, because the threads of the background
 /// runtime do not keep theirs up to date.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     clock::update();
     clock::monotonic_ms()
 }

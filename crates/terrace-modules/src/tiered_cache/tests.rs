@@ -120,7 +120,7 @@ async fn a_source_that_is_away_is_503_or_stale() {
     }
     let caches = caches(&worker);
     let cache = caches.find(b"thing").expect("the cache");
-    cache.set(b"2", Some("old".into()), Some(1), 0);
+    drop(cache.set(b"2", Some("old".into()), Some(1), 0));
     assert_eq!(ask(&worker, "/thing?id=2").await, told(200, "stale", "no-store", "old"));
 }
 

@@ -175,7 +175,7 @@ impl RedisOptions {
     }
 
     /// Refuses nonsense.
-    pub(super) fn check(&self) -> Result<(), RedisOptionsError> {
+    pub fn check(&self) -> Result<(), RedisOptionsError> {
         use RedisOptionsError::{Addresses, Contradiction, Prefix, Range};
         match (self.addresses.len(), &self.mode) {
             (0, _) => return Err(Addresses("there is no address of a server")),

@@ -27,7 +27,7 @@ use contender::Contender;
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the locks are, and how long things may take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZooKeeperOptions {
     /// `host:port` of the servers, with commas between them; a path at the end is the root of all that is done.
     pub servers: String,
