@@ -63,7 +63,8 @@ fn every_matching_rule_applies_and_a_fault_of_one_leaves_the_others() {
 
 #[test]
 fn messages_that_mean_nothing_are_faults() {
-    let cases: [(&[u8], fn(&Fault) -> bool); 8] = [
+    type Expected = fn(&Fault) -> bool;
+    let cases: [(&[u8], Expected); 8] = [
         (b"", |f| matches!(f, Fault::NotJson(_))),
         (b"productId=1", |f| matches!(f, Fault::NotJson(_))),
         (b"{\"serviceId\":\"productInfoService\"", |f| matches!(f, Fault::NotJson(_))),
