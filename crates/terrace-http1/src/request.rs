@@ -59,7 +59,7 @@ pub struct RequestHead {
 /// The host that was asked for last. Clients mostly ask for the same one, so that it is taken apart once.
 #[derive(Clone, Debug, Default)]
 struct KnownHost {
-    field: SmallVec<[u8; 48]>,
+    field: SmallVec<[u8; 64]>,
     host: Option<host::Host>,
 }
 
