@@ -28,6 +28,7 @@
 //! fraction or exponent) is bound as an integer, and anything else is "not found" without asking the database.
 #![forbid(unsafe_code)]
 
+mod breaker;
 pub mod codec;
 pub mod memcached;
 pub mod redis;
@@ -35,10 +36,12 @@ mod report;
 mod sql;
 mod zookeeper;
 
+pub use breaker::{Breaker, BreakerOptions, BreakerState, BreakerStats, Guarded, Outcome, Pass};
 pub use memcached::{MemcachedL2, MemcachedOptions};
 pub use redis::{RedisL2, RedisMode, RedisOptions};
 pub use report::{LINES_PER_SECOND_MAX, Report};
 pub use sql::{
-    InitError, ROWS_MAX, RowShape, SCRIPT_BYTES_MAX, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX, init,
+    Columns, Database, DatabaseServer, InitError, MYSQL_PORT, POSTGRES_PORT, Password, ROWS_MAX, RowShape,
+    SCRIPT_BYTES_MAX, ServerAddress, SqlError, SqlOptions, SqlSource, VALUE_BYTES_MAX, init,
 };
 pub use zookeeper::{ZooKeeperLock, ZooKeeperOptions};

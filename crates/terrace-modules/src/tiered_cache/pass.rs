@@ -138,7 +138,7 @@ fn check(b: &mut Builder, conf: &PassConf, name: &str, at: &Position) -> Result<
         return Ok(());
     };
     let given = |name: &str| conf.params.iter().any(|(it, _)| **it == *name);
-    match spec.source.parameters().find(|it| !given(it)) {
+    match spec.parameters.iter().find(|it| !given(it)) {
         None => Ok(()),
         Some(missing) => {
             let message = format!(

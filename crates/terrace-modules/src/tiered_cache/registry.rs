@@ -12,7 +12,7 @@ use terrace_base::log::{ErrorLog, Level};
 use terrace_cache::{Cache, FleetLock, L2, Parts, Policy, Source};
 use terrace_conf::{ConfError, Position};
 use terrace_http::Builder;
-use terrace_stores::{SqlOptions, SqlSource, ZooKeeperLock, ZooKeeperOptions};
+use terrace_stores::{BreakerStats, ZooKeeperLock, ZooKeeperOptions};
 use tokio::runtime::Handle;
 
 use super::cache_block::{CacheSpec, Files, Named, Specs};
@@ -20,7 +20,7 @@ use super::changes::{self, Listening};
 use super::chores::Chores;
 use super::invalidation_block::{InvalidationSpec, Invalidations};
 use super::lock_block::Locks;
-use super::source_block::Sources;
+use super::source_block::{OpenSource, SourceOptions, Sources};
 use super::store_block::{StoreOptions, Stores};
 
 /// One cache of a generation.
@@ -46,7 +46,7 @@ pub struct CacheEntry {
 #[derive(Default)]
 pub struct Caches {
     entries: Vec<CacheEntry>,
-    sources: Vec<(Arc<str>, SqlOptions, Arc<SqlSource>)>,
+    sources: Vec<(Arc<str>, SourceOptions, OpenSource)>,
     locks: Vec<(Arc<str>, ZooKeeperOptions, Arc<ZooKeeperLock>)>,
     invalidations: Vec<InvalidationSpec>,
     runtime: Option<Handle>,
@@ -70,7 +70,7 @@ pub(super) struct Kept(Mutex<KeptByName>);
 #[derive(Default)]
 struct KeptByName {
     caches: HashMap<Arc<str>, Cache>,
-    sources: HashMap<Arc<str>, (SqlOptions, Arc<SqlSource>)>,
+    sources: HashMap<Arc<str>, (SourceOptions, OpenSource)>,
     /// By the name of the cache.
     stores: HashMap<Arc<str>, (StoreOptions, Arc<dyn L2>)>,
     locks: HashMap<Arc<str>, (ZooKeeperOptions, Arc<ZooKeeperLock>)>,
@@ -107,6 +107,11 @@ impl Caches {
     /// The same with all that is known of it.
     pub fn entry(&self, name: &[u8]) -> Option<&CacheEntry> {
         self.entries.iter().find(|it| it.name.as_bytes() == name)
+    }
+
+    /// What the breakers of sources did, with the sources' names.
+    pub fn breakers(&self) -> impl Iterator<Item = (&Arc<str>, BreakerStats)> {
+        self.sources.iter().filter_map(|(name, _, open)| Some((name, open.breaker()?)))
     }
 
     /// All caches, in the order of the configuration.
@@ -170,7 +175,7 @@ pub(super) fn prepare(b: &mut Builder) -> Result<Arc<Caches>, ConfError> {
     let known = kept.locked();
     for spec in &b.state::<Sources>().0 {
         let same = known.sources.get(&spec.name).filter(|(options, _)| *options == spec.options);
-        let source = same.map_or(&spec.source, |(_, source)| source);
+        let source = same.map_or(&spec.open, |(_, source)| source);
         caches.sources.push((spec.name.clone(), spec.options.clone(), source.clone()));
     }
     for spec in &b.state::<Locks>().0 {
@@ -234,7 +239,7 @@ fn make(
         }),
     };
     let source_name = source.map(|(name, ..)| name.clone());
-    let source = source.map(|(_, _, source)| source.clone() as Arc<dyn Source>);
+    let source = source.map(|(_, _, open)| open.source.clone());
     let lock = lock.map(|(_, _, lock)| lock.clone() as Arc<dyn FleetLock>);
     let make = || {
         let (source, lock) = (source.clone(), lock.clone());

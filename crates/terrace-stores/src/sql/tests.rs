@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 use terrace_cache::{Cache, Clock, Level, Lookup, Param, Policy};
 
@@ -39,7 +40,7 @@ impl Rig {
 
     fn without_database(query: &str, change: impl FnOnce(&mut SqlOptions)) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
-        let mut options = SqlOptions::new(format!("sqlite:{}", dir.path().join("shop.db").display()), query);
+        let mut options = SqlOptions::new(Database::Sqlite(dir.path().join("shop.db")), query);
         change(&mut options);
         let source = SqlSource::open(options).expect("good options");
         Self { dir, source }
@@ -47,6 +48,13 @@ impl Rig {
 
     fn path(&self) -> PathBuf {
         self.dir.path().join("shop.db")
+    }
+
+    fn pool(&self) -> SqlitePool {
+        match &self.source.engine {
+            Engine::Sqlite(file) => file.pool().expect("the file is there").1,
+            _ => panic!("another database"),
+        }
     }
 
     async fn load(&self, params: &[(&str, &str)]) -> Result<Loaded, LoadError> {
@@ -161,8 +169,7 @@ async fn a_wrong_query_fails_each_load_as_a_fault_of_the_configuration() {
 async fn the_source_cannot_write() {
     let rig = Rig::new("DELETE FROM products RETURNING id", |_| ()).await;
     assert!(rig.load(&[]).await.is_err());
-    let reader =
-        SqlOptions::new(format!("sqlite:{}", rig.path().display()), "SELECT count(*) AS n FROM products");
+    let reader = SqlOptions::new(Database::Sqlite(rig.path()), "SELECT count(*) AS n FROM products");
     let reader = SqlSource::open(reader).expect("good options");
     let loaded = reader.load(LoadRequest { key: Bytes::new(), params: Params::new() }).await;
     assert_eq!(loaded, found(r#"{"n":3}"#));
@@ -247,8 +254,7 @@ async fn an_endless_query_is_interrupted_and_frees_its_connection() {
     for _ in 0..3 {
         assert_eq!(rig.load(&[("go", "on")]).await, Err(LoadError::Timeout(1)));
     }
-    let (_, pool) = rig.source.pool().expect("the file is there");
-    assert_eq!(pool.size(), 1, "the one connection served all three");
+    assert_eq!(rig.pool().size(), 1, "the one connection served all three");
 }
 
 #[tokio::test]
@@ -259,7 +265,7 @@ async fn a_connection_that_does_not_come_free_is_unavailable() {
         options.query_timeout_ms = 60_000;
     })
     .await;
-    let (_, pool) = rig.source.pool().expect("the file is there");
+    let pool = rig.pool();
     let connection = loop {
         // Opening the connection may itself take longer than the millisecond.
         if let Ok(connection) = pool.acquire().await {
@@ -267,24 +273,98 @@ async fn a_connection_that_does_not_come_free_is_unavailable() {
         }
     };
     assert!(matches!(rig.product("1").await, Err(LoadError::Unavailable(_))));
-    let (_, after) = rig.source.pool().expect("the file is there");
-    assert_eq!(after.size(), 1, "being busy opens no further connection");
+    assert_eq!(rig.pool().size(), 1, "being busy opens no further connection");
     drop(connection);
 }
 
 #[test]
 fn options_are_checked_when_the_source_is_opened() {
-    let open = |url: &str, query: &str, integer: Option<&str>| {
-        let mut options = SqlOptions::new(url, query);
+    let open = |path: &str, query: &str, integer: Option<&str>| {
+        let mut options = SqlOptions::new(Database::Sqlite(path.into()), query);
         options.integers = integer.into_iter().map(str::to_owned).collect();
         SqlSource::open(options).map(|_| ())
     };
-    assert_eq!(open("sqlite:absent/shop.db", BY_ID, Some("product_id")), Ok(()));
-    for url in ["postgres://host/db", "shop.db", "sqlite::memory:", "sqlite:", "sqlite:shop.db?mode=odd"] {
-        assert!(matches!(open(url, BY_ID, None), Err(SqlError::Url { .. })), "{url}");
+    assert_eq!(open("absent/shop.db", BY_ID, Some("product_id")), Ok(()));
+    for path in ["", ":memory:", "file:shop.db?mode=memory"] {
+        assert!(matches!(open(path, BY_ID, None), Err(SqlError::File { .. })), "{path}");
     }
-    assert!(matches!(open("sqlite:shop.db", "SELECT ?", None), Err(SqlError::Query { at: 7, .. })));
-    assert_eq!(open("sqlite:shop.db", BY_ID, Some("id")), Err(SqlError::NoSuchParameter("id".to_owned())));
+    assert!(matches!(open("shop.db", "SELECT ?", None), Err(SqlError::Query { at: 7, .. })));
+    assert_eq!(open("shop.db", BY_ID, Some("id")), Err(SqlError::NoSuchParameter("id".to_owned())));
+    let password = Password::new("secret");
+    assert!(!format!("{password:?}").contains("secret"));
+}
+
+fn shaped(columns: Columns) -> impl FnOnce(&mut SqlOptions) {
+    move |options| options.columns = columns
+}
+
+#[tokio::test]
+async fn columns_give_version_life_and_tags() {
+    let query = "SELECT id, '2024-01-02 03:04:05' AS changed, 1.5 AS life, 'a,b  a' AS tags FROM products \
+        WHERE id = :product_id";
+    let columns = Columns {
+        version: Some("changed".to_owned()),
+        ttl: Some("life".to_owned()),
+        tags: Some("tags".to_owned()),
+        hidden: vec!["life".to_owned(), "tags".to_owned()],
+        json: Vec::new(),
+    };
+    let expected = |value: &'static str, version| {
+        let tags = vec!["a".into(), "b".into()];
+        Ok(Loaded::Found { value: value.into(), ttl_ms: Some(1_500), version, tags })
+    };
+    let time = 1_704_164_645_000_000;
+    let rig = Rig::new(query, shaped(columns.clone())).await;
+    let loaded = rig.product("1").await;
+    assert_eq!(loaded, expected(r#"{"id":1,"changed":"2024-01-02 03:04:05"}"#, time));
+    assert_eq!(rig.product("9").await, Ok(Loaded::not_found()));
+    let in_column = |options: &mut SqlOptions| {
+        options.columns = columns.clone();
+        options.shape = RowShape::Column;
+    };
+    assert_eq!(Rig::new(query, in_column).await.product("1").await, expected("1", time));
+    let rows = "SELECT id, id * 10 AS changed, 4 - id AS life, CASE id WHEN 2 THEN '[\"b\",7]' ELSE 'a' END AS tags \
+        FROM products WHERE id <= 2";
+    let in_rows = |options: &mut SqlOptions| {
+        options.columns = columns.clone();
+        options.shape = RowShape::Rows;
+    };
+    let loaded = Rig::new(rows, in_rows).await.load(&[]).await;
+    let tags = vec!["a".into(), "b".into(), "7".into()];
+    let value = r#"[{"id":1,"changed":10},{"id":2,"changed":20}]"#.into();
+    assert_eq!(loaded, Ok(Loaded::Found { value, ttl_ms: Some(2_000), version: 20, tags }));
+}
+
+#[tokio::test]
+async fn columns_that_say_nothing_and_columns_that_say_nonsense() {
+    let columns = |name: &str| Columns {
+        version: Some(name.to_owned()),
+        ttl: Some(name.to_owned()),
+        tags: Some(name.to_owned()),
+        ..Columns::default()
+    };
+    let rig = Rig::new("SELECT NULL AS a", shaped(columns("a"))).await;
+    assert_eq!(rig.load(&[]).await, found(r#"{"a":null}"#));
+    let rig = Rig::new("SELECT -1 AS life", shaped(Columns { ttl: Some("life".into()), ..Columns::default() }));
+    let value = r#"{"life":-1}"#;
+    assert_eq!(rig.await.load(&[]).await, Ok(Loaded::versioned(value, Some(0), 0)));
+    for query in ["SELECT 1 AS b", "SELECT 'soon' AS a", "SELECT -1 AS a", "SELECT 1e400 AS b"] {
+        let rig = Rig::new(query, shaped(columns("a"))).await;
+        assert!(matches!(rig.load(&[]).await, Err(LoadError::Invalid(_))), "{query}");
+    }
+    let seventeen: Vec<_> = (0..17).map(|n| n.to_string()).collect();
+    let query = format!("SELECT '{}' AS a", seventeen.join(","));
+    let rig = Rig::new(&query, shaped(Columns { tags: Some("a".into()), ..Columns::default() })).await;
+    assert!(matches!(rig.load(&[]).await, Err(LoadError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn json_columns_become_parts_of_the_value() {
+    let columns = Columns { json: vec!["json".to_owned()], ..Columns::default() };
+    let rig = Rig::new("SELECT id, json FROM products WHERE id = :product_id", shaped(columns)).await;
+    assert_eq!(rig.product("1").await, found(r#"{"id":1,"json":{"b":1, "a":2}}"#));
+    assert_eq!(rig.product("2").await, found(r#"{"id":2,"json":null}"#));
+    assert!(matches!(rig.product("3").await, Err(LoadError::Invalid(_))));
 }
 
 #[tokio::test]
@@ -325,7 +405,7 @@ async fn a_path_may_hold_any_character() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("50% off? yes.db");
     make_database(&path).await;
-    let options = SqlOptions::sqlite(&path, "SELECT :a AS a, :b AS b, :a AS c").expect("a path");
+    let options = SqlOptions::new(Database::Sqlite(path), "SELECT :a AS a, :b AS b, :a AS c");
     let source = SqlSource::open(options).expect("good options");
     assert_eq!(source.parameters().collect::<Vec<_>>(), ["a", "b"]);
     let params = Params::from_iter([Param::new("a", "1"), Param::new("b", "2")]);

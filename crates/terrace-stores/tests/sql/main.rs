@@ -1,0 +1,4 @@
+//! The SQL source against real servers.
+
+mod mysql;
+mod support;
