@@ -1,4 +1,4 @@
-//! Listeners, streams, connectors and timers: the only crate that opens sockets.
+//! Listeners, streams, TLS, connectors and timers: the only crate that opens sockets.
 //!
 //! A [`Stream`] is used through `&self`, so that a request's handlers, its output and a background flush can
 //! share it within one worker. No type here is shared between workers except a [`Listener`]'s socket.
@@ -9,6 +9,7 @@ mod connect;
 mod datagram;
 mod listen;
 mod stream;
+pub mod tls;
 mod timer;
 
 pub use address::Address;

@@ -9,6 +9,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::Address;
+use crate::tls::TlsStream;
 
 /// A connected stream. One task at a time may wait for each direction.
 #[derive(Debug)]
@@ -17,13 +18,17 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix stream.
     Unix(UnixStream),
+    /// TLS over one of them.
+    Tls(Box<TlsStream>),
 }
 
+/// The same for every kind of socket, and something else with TLS.
 macro_rules! each {
-    ($self:expr, $s:ident => $e:expr) => {
+    ($self:expr, $s:ident => $e:expr, $t:ident => $tls:expr) => {
         match $self {
             Stream::Tcp($s) => $e,
             Stream::Unix($s) => $e,
+            Stream::Tls($t) => $tls,
         }
     };
 }
@@ -31,12 +36,12 @@ macro_rules! each {
 impl Stream {
     /// Ready once a read may make progress.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => s.poll_read_ready(cx))
+        each!(self, s => s.poll_read_ready(cx), t => t.poll_read_ready(cx))
     }
 
     /// Ready once a write may make progress.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => s.poll_write_ready(cx))
+        each!(self, s => s.poll_write_ready(cx), t => t.poll_write_ready(cx))
     }
 
     /// Reads what is there; 0 at end of stream, `WouldBlock` when nothing is there.
@@ -55,7 +60,7 @@ impl Stream {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(n)
-        }));
+        }), t => t.try_read(buf));
         if short > 0 { Ok(short) } else { result }
     }
 
@@ -63,12 +68,12 @@ impl Stream {
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         each!(self, s => {
             s.try_io(Interest::WRITABLE, || Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?))
-        })
+        }, t => t.try_write(buf))
     }
 
     /// Writes what fits of several buffers.
     pub fn try_write_vectored(&self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, s => s.try_write_vectored(bufs))
+        each!(self, s => s.try_write_vectored(bufs), t => t.try_write_vectored(bufs))
     }
 
     /// Reads into `buf`, waiting for data.
@@ -110,27 +115,76 @@ impl Stream {
     /// Whether the peer has closed (or reset) while no bytes wait: for idle connections out of a pool and for
     /// clients that leave in the middle of a request. Makes one system call.
     pub fn is_closed_by_peer(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
-        match self.socket().peek(&mut byte) {
-            Ok(n) => n == 0,
-            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        if let Stream::Tls(t) = self {
+            return t.look().1;
+        }
+        match self.peek() {
+            Ok(seen) => seen == Some(None),
+            Err(_) => true,
         }
     }
 
     /// Whether anything, data or an end, waits to be read. An idle connection out of a pool must have none.
     pub fn is_readable_now(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
-        !matches!(self.socket().peek(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        if let Stream::Tls(t) = self {
+            let (has_bytes, has_ended) = t.look();
+            return has_bytes || has_ended;
+        }
+        !matches!(self.peek(), Ok(None))
     }
 
-    /// Sends a FIN; reading goes on.
+    /// The socket's next byte, which stays: `None` when nothing is there, `Some(None)` at the end of the stream.
+    pub(crate) fn peek(&self) -> io::Result<Option<Option<u8>>> {
+        let mut byte = [0];
+        // A slice is not read before it is written.
+        let socket = self.socket();
+        match rustix::net::recv(&*socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Ok(Some(None)),
+            Ok(_) => Ok(Some(Some(byte[0]))),
+            Err(e) if e == rustix::io::Errno::AGAIN => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Lets the next wait for bytes sleep, after a look has found none.
+    pub(crate) fn forget_readiness(&self) {
+        let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
+        // The error is what is wanted: it clears the readiness.
+        let _ = each!(self, s => s.try_io(Interest::READABLE, nothing), t => {
+            t.below().forget_readiness();
+            Ok(())
+        });
+    }
+
+    /// Sends a FIN, with TLS after a farewell; reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        if let Stream::Tls(t) = self {
+            t.say_farewell();
+        }
         self.socket().shutdown(std::net::Shutdown::Write)
     }
 
     /// The socket, for options.
     pub fn socket(&self) -> SockRef<'_> {
-        each!(self, s => SockRef::from(s))
+        each!(self, s => SockRef::from(s), t => t.below().socket())
+    }
+
+    /// The stream's TLS, if it has any.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Stream::Tls(t) => Some(t),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls().is_some_and(TlsStream::is_open)
+    }
+
+    /// The same socket, to speak TLS.
+    pub fn with_tls(self) -> Stream {
+        Stream::Tls(Box::new(TlsStream::new(self)))
     }
 
     /// The local address.
@@ -140,14 +194,16 @@ impl Stream {
             Stream::Unix(s) => {
                 Address::Unix(s.local_addr()?.as_pathname().map(Into::into).unwrap_or_default())
             }
+            Stream::Tls(t) => return t.below().local_address(),
         })
     }
 
-    /// Takes the stream off this thread's runtime, to hand it to another worker.
+    /// Takes the stream off this thread's runtime, to hand it to another worker. A stream with TLS stays where it is.
     pub fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Stream::Tcp(s) => Detached::Tcp(s.into_std()?),
             Stream::Unix(s) => Detached::Unix(s.into_std()?),
+            Stream::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 }

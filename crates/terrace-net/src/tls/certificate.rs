@@ -1,0 +1,371 @@
+//! What an X.509 certificate says (RFC 5280), as far as variables, names and checks need it.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use rustls::pki_types::CertificateDer;
+
+/// A certificate taken apart. It borrows from its DER form.
+#[derive(Debug)]
+pub struct Certificate<'a> {
+    /// The number, without the DER's leading zero.
+    pub serial: &'a [u8],
+    /// Who signed it.
+    pub issuer: Name<'a>,
+    /// Whose it is.
+    pub subject: Name<'a>,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    dns_names: Vec<&'a str>,
+    addresses: Vec<&'a [u8]>,
+}
+
+/// A distinguished name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a>(&'a [u8]);
+
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OID: u8 = 0x06;
+
+/// Reads elements of DER one after the other.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The next element: its tag, its content, and all of it.
+    fn next(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        let tag = *self.0.first()?;
+        let first = usize::from(*self.0.get(1)?);
+        let (head, len) = if first < 0x80 {
+            (2, first)
+        } else {
+            let count = first & 0x7f;
+            if count == 0 || count > 4 {
+                return None;
+            }
+            let bytes = self.0.get(2..2 + count)?;
+            (2 + count, bytes.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        };
+        let end = head.checked_add(len)?;
+        let whole = self.0.get(..end)?;
+        self.0 = &self.0[end..];
+        Some((tag, &whole[head..], whole))
+    }
+
+    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
+        self.next().filter(|(t, ..)| *t == tag).map(|(_, content, _)| content)
+    }
+}
+
+impl<'a> Certificate<'a> {
+    /// Takes a certificate apart; `None` for what is none.
+    pub fn parse(der: &'a CertificateDer<'_>) -> Option<Certificate<'a>> {
+        let mut tbs = Der(Der(Der(der).expect(SEQUENCE)?).expect(SEQUENCE)?);
+        let (tag, mut serial, _) = tbs.next()?;
+        if tag == 0xa0 {
+            serial = tbs.expect(0x02)?;
+        }
+        if serial.len() > 1 && serial[0] == 0 {
+            serial = &serial[1..];
+        }
+        tbs.expect(SEQUENCE)?;
+        let issuer = Name(tbs.expect(SEQUENCE)?);
+        let mut validity = Der(tbs.expect(SEQUENCE)?);
+        let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
+        let subject = Name(tbs.expect(SEQUENCE)?);
+        tbs.expect(SEQUENCE)?;
+        let mut certificate = Certificate {
+            serial,
+            issuer,
+            subject,
+            not_before,
+            not_after,
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+        };
+        while let Some((tag, content, _)) = tbs.next() {
+            if tag == 0xa3 {
+                certificate.read_extensions(content);
+            }
+        }
+        Some(certificate)
+    }
+
+    fn read_extensions(&mut self, content: &'a [u8]) -> Option<()> {
+        let mut all = Der(Der(content).expect(SEQUENCE)?);
+        while let Some((_, extension, _)) = all.next() {
+            let mut extension = Der(extension);
+            // subjectAltName
+            if extension.expect(OID)? != [0x55, 0x1d, 0x11] {
+                continue;
+            }
+            let (mut tag, mut value, _) = extension.next()?;
+            if tag == 0x01 {
+                (tag, value, _) = extension.next()?;
+            }
+            if tag != 0x04 {
+                return None;
+            }
+            let mut names = Der(Der(value).expect(SEQUENCE)?);
+            while let Some((tag, name, _)) = names.next() {
+                match tag {
+                    0x82 => self.dns_names.extend(std::str::from_utf8(name)),
+                    0x87 => self.addresses.push(name),
+                    _ => {}
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Whether it is a host's: by its alternative names or, where it has none of DNS, its common name (RFC 6125).
+    pub fn is_for(&self, host: &str) -> bool {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return self.addresses.iter().any(|a| match ip {
+                IpAddr::V4(ip) => *a == ip.octets(),
+                IpAddr::V6(ip) => *a == ip.octets(),
+            });
+        }
+        let host = host.trim_end_matches('.');
+        if self.dns_names.is_empty() {
+            return self.subject.common_name().is_some_and(|name| matches(&name, host));
+        }
+        self.dns_names.iter().any(|name| matches(name, host))
+    }
+
+    /// The number in capital hexadecimal digits, as OpenSSL prints it.
+    pub fn serial_hex(&self) -> String {
+        hex_upper(self.serial)
+    }
+
+    /// Whether it names itself as its issuer.
+    pub fn is_self_issued(&self) -> bool {
+        self.issuer == self.subject
+    }
+}
+
+fn hex_upper(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        let _ = write!(s, "{b:02X}");
+        s
+    })
+}
+
+/// Whether a name of a certificate covers a host; an asterisk stands for one whole label, the first.
+fn matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(rest) => host
+            .split_once('.')
+            .is_some_and(|(first, tail)| !first.is_empty() && tail.contains('.') && tail.eq_ignore_ascii_case(rest)),
+        None => pattern.eq_ignore_ascii_case(host),
+    }
+}
+
+fn time(der: &mut Der<'_>) -> Option<i64> {
+    let (tag, text, _) = der.next()?;
+    let number = |at: usize, len: usize| -> Option<i64> {
+        std::str::from_utf8(text.get(at..at + len)?).ok()?.parse().ok()
+    };
+    let (year, at) = match tag {
+        0x17 => {
+            let year = number(0, 2)?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, 2)
+        }
+        0x18 => (number(0, 4)?, 4),
+        _ => return None,
+    };
+    let (month, day) = (number(at, 2)?, number(at + 2, 2)?);
+    let (hour, minute, second) = (number(at + 4, 2)?, number(at + 6, 2)?, number(at + 8, 2)?);
+    Some(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// OIDs of attribute types with OpenSSL's short names.
+const ATTRIBUTES: &[(&[u8], &str)] = &[
+    (&[0x55, 4, 3], "CN"),
+    (&[0x55, 4, 4], "SN"),
+    (&[0x55, 4, 5], "serialNumber"),
+    (&[0x55, 4, 6], "C"),
+    (&[0x55, 4, 7], "L"),
+    (&[0x55, 4, 8], "ST"),
+    (&[0x55, 4, 9], "street"),
+    (&[0x55, 4, 10], "O"),
+    (&[0x55, 4, 11], "OU"),
+    (&[0x55, 4, 12], "title"),
+    (&[0x55, 4, 42], "GN"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1], "emailAddress"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], "UID"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25], "DC"),
+];
+
+impl<'a> Name<'a> {
+    /// Calls `f` with each attribute: its type, its text, and whether it belongs to the same RDN as the one before.
+    fn each(&self, mut f: impl FnMut(&'a [u8], String, bool)) {
+        let mut sets = Der(self.0);
+        while let Some(set) = sets.expect(SET) {
+            let mut set = Der(set);
+            let mut joined = false;
+            while let Some(pair) = set.expect(SEQUENCE) {
+                let mut pair = Der(pair);
+                let (Some(oid), Some((tag, value, _))) = (pair.expect(OID), pair.next()) else { return };
+                f(oid, text_of(tag, value), std::mem::replace(&mut joined, true));
+            }
+        }
+    }
+
+    /// The last common name.
+    pub fn common_name(&self) -> Option<String> {
+        let mut found = None;
+        self.each(|oid, text, _| {
+            if oid == [0x55, 4, 3] {
+                found = Some(text);
+            }
+        });
+        found
+    }
+
+    /// As RFC 2253 has it, the last attribute first: `CN=a,O=b`.
+    pub fn rfc2253(&self) -> String {
+        let mut parts: Vec<(String, bool)> = Vec::new();
+        self.each(|oid, text, joined| {
+            let mut part = short_name(oid);
+            part.push('=');
+            escape(&text, &mut part);
+            parts.push((part, joined));
+        });
+        let mut out = String::new();
+        let mut plus = false;
+        for (part, joined) in parts.iter().rev() {
+            if !out.is_empty() {
+                out.push(if plus { '+' } else { ',' });
+            }
+            out.push_str(part);
+            plus = *joined;
+        }
+        out
+    }
+
+    /// As OpenSSL's old form has it: `/O=b/CN=a`.
+    pub fn legacy(&self) -> String {
+        let mut out = String::new();
+        self.each(|oid, text, _| {
+            let _ = write!(out, "/{}={text}", short_name(oid));
+        });
+        out
+    }
+}
+
+fn short_name(oid: &[u8]) -> String {
+    if let Some((_, name)) = ATTRIBUTES.iter().find(|(o, _)| *o == oid) {
+        return (*name).to_owned();
+    }
+    let mut out = String::new();
+    let mut n: u64 = 0;
+    for (i, b) in oid.iter().enumerate() {
+        n = n << 7 | u64::from(b & 0x7f);
+        if b & 0x80 == 0 {
+            if out.is_empty() {
+                let first = (n / 40).min(2);
+                let _ = write!(out, "{first}.{}", n - first * 40);
+            } else {
+                let _ = write!(out, ".{n}");
+            }
+            n = 0;
+        }
+        if i > 32 {
+            break;
+        }
+    }
+    out
+}
+
+fn text_of(tag: u8, value: &[u8]) -> String {
+    match tag {
+        // BMPString
+        0x1e => {
+            let units: Vec<u16> = value.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect();
+            String::from_utf16_lossy(&units)
+        }
+        _ => String::from_utf8_lossy(value).into_owned(),
+    }
+}
+
+fn escape(text: &str, out: &mut String) {
+    let last = text.len().saturating_sub(1);
+    for (i, c) in text.char_indices() {
+        let special = matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';')
+            || (c == '#' && i == 0)
+            || (c == ' ' && (i == 0 || i == last));
+        if special {
+            out.push('\\');
+        }
+        if c.is_ascii_control() || !c.is_ascii() {
+            let mut bytes = [0; 4];
+            for b in c.encode_utf8(&mut bytes).bytes() {
+                let _ = write!(out, "\\{b:02X}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(names: &[&str], common: &str) -> CertificateDer<'static> {
+        let mut params = rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "A, B");
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
+        params.serial_number = Some(rcgen::SerialNumber::from(vec![0x12, 0xab]));
+        params.not_before = rcgen::date_time_ymd(2024, 2, 29);
+        params.not_after = rcgen::date_time_ymd(2055, 12, 31);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    #[test]
+    fn fields_are_read() {
+        let der = certificate(&["a.example", "10.0.0.1"], "host");
+        let c = Certificate::parse(&der).unwrap();
+        assert_eq!(c.serial_hex(), "12AB");
+        assert_eq!(c.subject.rfc2253(), "CN=host,O=A\\, B");
+        assert_eq!(c.subject.legacy(), "/O=A, B/CN=host");
+        assert!(c.is_self_issued());
+        assert_eq!(c.not_before, 1_709_164_800);
+        assert_eq!(c.not_after, 2_713_824_000);
+        assert!(Certificate::parse(&CertificateDer::from(&der[..der.len() / 2])).is_none());
+    }
+
+    #[test]
+    fn hosts_match_alternative_names_and_else_the_common_name() {
+        let der = certificate(&["a.example", "*.b.example", "10.0.0.1"], "host");
+        let c = Certificate::parse(&der).unwrap();
+        for (host, is_for) in [
+            ("a.example", true),
+            ("A.Example", true),
+            ("x.b.example", true),
+            ("x.y.b.example", false),
+            ("b.example", false),
+            ("host", false),
+            ("10.0.0.1", true),
+            ("10.0.0.2", false),
+        ] {
+            assert_eq!(c.is_for(host), is_for, "{host}");
+        }
+        let der = certificate(&[], "host");
+        assert!(Certificate::parse(&der).unwrap().is_for("host"));
+    }
+}

@@ -1,0 +1,164 @@
+//! What a client asks of servers: whom it trusts, which versions and ciphers it speaks, its own certificate.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
+
+use super::{HandshakeError, Identity, Protocols, Trust, provider};
+
+/// How many servers' sessions are kept.
+const SESSIONS_MAX: usize = 256;
+
+/// Settings of connections to servers.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// Versions.
+    pub protocols: Protocols,
+    /// OpenSSL's list for TLS 1.2; empty is all.
+    pub ciphers: String,
+    /// Whom to trust; none trusts everybody.
+    pub trust: Option<Arc<Trust>>,
+    /// The client's own certificate.
+    pub identity: Option<Identity>,
+    /// Whether sessions are kept for later connections.
+    pub reuses_sessions: bool,
+}
+
+/// A client's side, ready for handshakes.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+}
+
+/// Sessions with one server, kept by a script.
+#[derive(Debug, Clone)]
+pub struct Session(Arc<dyn ClientSessionStore>);
+
+impl Default for Session {
+    fn default() -> Self {
+        Session(Arc::new(ClientSessionMemoryCache::new(1)))
+    }
+}
+
+impl ClientTls {
+    /// From settings.
+    ///
+    /// # Errors
+    /// Settings that leave nothing to speak.
+    pub fn new(o: ClientOptions) -> Result<ClientTls, rustls::Error> {
+        let provider = provider(&o.ciphers, "")?;
+        let algorithms = provider.signature_verification_algorithms;
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&o.protocols.versions())?;
+        let check = Arc::new(Check { trust: o.trust, algorithms });
+        let builder = builder.dangerous().with_custom_certificate_verifier(check);
+        let mut config = match o.identity {
+            Some(Identity(key)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+            None => builder.with_no_client_auth(),
+        };
+        config.resumption = if o.reuses_sessions {
+            Resumption::in_memory_sessions(SESSIONS_MAX)
+        } else {
+            Resumption::disabled()
+        };
+        Ok(ClientTls { config: Arc::new(config) })
+    }
+
+    /// The same client with another certificate of its own.
+    pub fn with_identity(&self, identity: &Identity) -> ClientTls {
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0)));
+        ClientTls { config: Arc::new(config) }
+    }
+
+    /// A connection to a host. Without a name none is sent, and the certificate may be any host's. With a `session`,
+    /// that is where sessions come from and go to.
+    pub(super) fn connection(
+        &self,
+        host: Option<&str>,
+        sends_name: bool,
+        session: Option<&Session>,
+    ) -> Result<rustls::ClientConnection, HandshakeError> {
+        let name = match host {
+            Some(host) => ServerName::try_from(host.to_owned()).map_err(|_| {
+                HandshakeError::Tls(rustls::Error::General(format!("invalid server name \"{host}\"")))
+            })?,
+            None => ServerName::from(NO_HOST),
+        };
+        let mut config = Arc::clone(&self.config);
+        if sends_name != config.enable_sni || session.is_some() {
+            let own = Arc::make_mut(&mut config);
+            own.enable_sni = sends_name;
+            if let Some(Session(store)) = session {
+                own.resumption = Resumption::store(Arc::clone(store));
+            }
+        }
+        Ok(rustls::ClientConnection::new(config, name)?)
+    }
+}
+
+/// Stands for "no host": an address is not sent, and a certificate for this one is not asked for.
+const NO_HOST: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+/// Checks a server's certificate. One who trusts everybody checks no signature either: whoever sits in between could
+/// show a certificate of its own.
+#[derive(Debug)]
+struct Check {
+    trust: Option<Arc<Trust>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Check {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(trust) = &self.trust {
+            let mut chain = Vec::with_capacity(1 + intermediates.len());
+            chain.push(leaf.clone());
+            chain.extend_from_slice(intermediates);
+            let host = Some(name.to_str()).filter(|_| *name != ServerName::from(NO_HOST));
+            trust
+                .check_server(&chain, host.as_deref())
+                .map_err(|v| CertificateError::Other(OtherError(Arc::new(v))))?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.trust.is_none() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.trust.is_none() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

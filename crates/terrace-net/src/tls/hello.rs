@@ -1,0 +1,109 @@
+//! A client's first message, read before it is known which server answers.
+
+use std::fmt;
+
+use rustls::server::Accepted;
+use rustls::{CipherSuite, NamedGroup};
+
+use super::ciphers::{cipher_name, curve_name};
+
+/// A `ClientHello` that waits for its answer.
+pub struct Hello {
+    pub(super) accepted: Accepted,
+    /// The records as they came.
+    raw: Vec<u8>,
+}
+
+/// What of it variables tell later.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    suites: Vec<CipherSuite>,
+    groups: Vec<NamedGroup>,
+}
+
+impl Offered {
+    pub(super) fn ciphers(&self) -> String {
+        self.suites.iter().map(|s| cipher_name(*s)).collect::<Vec<_>>().join(":")
+    }
+
+    pub(super) fn curves(&self) -> String {
+        self.groups.iter().map(|g| curve_name(*g)).collect::<Vec<_>>().join(":")
+    }
+}
+
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("server_name", &self.server_name()).finish_non_exhaustive()
+    }
+}
+
+impl Hello {
+    pub(super) fn new(accepted: Accepted, raw: Vec<u8>) -> Hello {
+        Hello { accepted, raw }
+    }
+
+    /// The name of the server that the client wants, in lower case.
+    pub fn server_name(&self) -> Option<String> {
+        self.accepted.client_hello().server_name().map(str::to_ascii_lowercase)
+    }
+
+    pub(super) fn offered(&self) -> Offered {
+        let hello = self.accepted.client_hello();
+        Offered {
+            suites: hello.cipher_suites().to_vec(),
+            groups: hello.named_groups().unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The content of an extension (RFC 8446 section 4.2).
+    pub fn extension(&self, kind: u16) -> Option<Vec<u8>> {
+        extension(&message(&self.raw)?, kind).map(<[u8]>::to_vec)
+    }
+
+    /// The versions that the client speaks, as its numbers: 0x0304 is TLS 1.3.
+    pub fn versions(&self) -> Vec<u16> {
+        let pairs = |b: &[u8]| b.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect();
+        match self.extension(43) {
+            Some(list) => pairs(list.get(1..).unwrap_or_default()),
+            None => message(&self.raw).and_then(|m| m.get(..2).map(pairs)).unwrap_or_default(),
+        }
+    }
+}
+
+/// The message's body out of its records.
+fn message(mut records: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    while let Some(head) = records.get(..5) {
+        let len = usize::from(u16::from_be_bytes([head[3], head[4]]));
+        message.extend_from_slice(records.get(5..5 + len)?);
+        records = &records[5 + len..];
+        let whole = message.get(..4).map(|h| 4 + (usize::from(h[1]) << 16 | usize::from(h[2]) << 8 | usize::from(h[3])));
+        if let Some(whole) = whole.filter(|w| message.len() >= *w) {
+            message.truncate(whole);
+            message.drain(..4);
+            return Some(message);
+        }
+    }
+    None
+}
+
+fn extension(message: &[u8], kind: u16) -> Option<&[u8]> {
+    // Version and random.
+    let rest = message.get(34..)?;
+    let rest = rest.get(1 + usize::from(*rest.first()?)..)?;
+    let rest = rest.get(2 + two(rest)?..)?;
+    let rest = rest.get(1 + usize::from(*rest.first()?)..)?;
+    let mut all = rest.get(2..2 + two(rest)?)?;
+    while all.len() >= 4 {
+        let content = all.get(4..4 + two(&all[2..])?)?;
+        if two(all)? == usize::from(kind) {
+            return Some(content);
+        }
+        all = &all[4 + content.len()..];
+    }
+    None
+}
+
+fn two(bytes: &[u8]) -> Option<usize> {
+    Some(usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?])))
+}

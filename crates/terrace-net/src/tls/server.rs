@@ -1,0 +1,187 @@
+//! What a server offers to its clients: certificates, versions, ciphers, and whether it asks for their certificates.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureAlgorithm, SignatureScheme};
+
+use super::{Identity, Protocols, Trust, provider};
+
+/// nginx's `ssl_*` settings of a server, as far as the handshake goes.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// Certificates of different kinds.
+    pub identities: Vec<Identity>,
+    /// Versions.
+    pub protocols: Protocols,
+    /// OpenSSL's list for TLS 1.2; empty is all.
+    pub ciphers: String,
+    /// OpenSSL's list of curves; empty is all.
+    pub curves: String,
+    /// Whether the server's order of ciphers counts.
+    pub prefers_own_ciphers: bool,
+    /// How many sessions are kept for clients without tickets; 0 is none.
+    pub sessions_max: usize,
+    /// Whether clients get tickets.
+    pub tickets: bool,
+    /// Whether clients are asked for a certificate.
+    pub asks_client: bool,
+    /// Whose names are told to clients that are asked.
+    pub client_authorities: Option<Arc<Trust>>,
+    /// The largest record, bytes; none is the protocol's bound.
+    pub record_bytes_max: Option<usize>,
+}
+
+/// A server's side, ready for handshakes.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    options: Arc<ServerOptions>,
+    pub(super) config: Arc<ServerConfig>,
+}
+
+/// What HTTP/1 calls itself in ALPN.
+const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
+/// The least that rustls takes for a record.
+const RECORD_BYTES_MIN: usize = 32;
+
+impl ServerTls {
+    /// From settings.
+    ///
+    /// # Errors
+    /// Settings that leave nothing to speak.
+    pub fn new(options: ServerOptions) -> Result<ServerTls, rustls::Error> {
+        let config = Arc::new(build(&options)?);
+        Ok(ServerTls { options: Arc::new(options), config })
+    }
+
+    /// Whether it has a certificate.
+    pub fn has_identity(&self) -> bool {
+        !self.options.identities.is_empty()
+    }
+
+    /// The same server with another certificate, other versions, or asking clients for certificates, for one handshake.
+    ///
+    /// # Errors
+    /// As [`ServerTls::new`].
+    pub fn with(
+        &self,
+        identities: Option<Vec<Identity>>,
+        protocols: Option<Protocols>,
+        client_authorities: Option<Option<Arc<Trust>>>,
+    ) -> Result<ServerTls, rustls::Error> {
+        if protocols.is_none() && client_authorities.is_none() {
+            let Some(identities) = identities else { return Ok(self.clone()) };
+            let mut config = ServerConfig::clone(&self.config);
+            config.cert_resolver = Arc::new(Identities(identities));
+            return Ok(ServerTls { options: Arc::clone(&self.options), config: Arc::new(config) });
+        }
+        let mut options = ServerOptions::clone(&self.options);
+        options.protocols = protocols.unwrap_or(options.protocols);
+        options.identities = identities.unwrap_or(options.identities);
+        if let Some(authorities) = client_authorities {
+            options.asks_client = true;
+            options.client_authorities = authorities;
+        }
+        ServerTls::new(options)
+    }
+}
+
+fn build(o: &ServerOptions) -> Result<ServerConfig, rustls::Error> {
+    let provider = provider(&o.ciphers, &o.curves)?;
+    let algorithms = provider.signature_verification_algorithms;
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(&o.protocols.versions())?;
+    let builder = if o.asks_client {
+        let names = o.client_authorities.as_ref().map(|t| t.names()).unwrap_or_default();
+        builder.with_client_cert_verifier(Arc::new(AskClient { names, algorithms }))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Identities(o.identities.clone())));
+    config.ignore_client_order = o.prefers_own_ciphers;
+    config.alpn_protocols = ALPN.iter().map(|p| p.to_vec()).collect();
+    config.max_fragment_size = o.record_bytes_max.map(|n| n.max(RECORD_BYTES_MIN));
+    config.session_storage = match o.sessions_max {
+        0 => Arc::new(NoServerSessionStorage {}),
+        n => ServerSessionMemoryCache::new(n),
+    };
+    match ticketer().filter(|_| o.tickets) {
+        Some(ticketer) => config.ticketer = Arc::clone(ticketer),
+        None if o.sessions_max == 0 => config.send_tls13_tickets = 0,
+        None => {}
+    }
+    Ok(config)
+}
+
+/// One for the process: a ticket outlives a reload. Its keys change by themselves.
+fn ticketer() -> Option<&'static Arc<dyn ProducesTickets>> {
+    static TICKETER: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    TICKETER.get_or_init(|| rustls::crypto::ring::Ticketer::new().ok()).as_ref()
+}
+
+/// Chooses by the kinds of signature that the client knows: elliptic curves first, as OpenSSL does.
+#[derive(Debug)]
+struct Identities(Vec<Identity>);
+
+impl ResolvesServerCert for Identities {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |i: &&Identity| i.0.key.choose_scheme(hello.signature_schemes()).is_some();
+        let is_rsa = |i: &Identity| i.0.key.algorithm() == SignatureAlgorithm::RSA;
+        let found = self.0.iter().filter(fits).min_by_key(|i| is_rsa(i));
+        found.or(self.0.first()).map(|i| Arc::clone(&i.0))
+    }
+}
+
+/// Asks for a certificate and takes any, or none: whether it is trusted is answered per request, as in nginx. The
+/// client still proves that the key is its own.
+#[derive(Debug)]
+struct AskClient {
+    names: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for AskClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.names
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
