@@ -1,8 +1,10 @@
 //! Writes a response's head in nginx's order: status line, Server, Date, Content-Type, Content-Length,
 //! Last-Modified, Transfer-Encoding, Connection, then all other fields.
 
+use std::cell::RefCell;
+
 use terrace_base::{clock, http_date};
-use terrace_http1::KnownHeader;
+use terrace_http1::{KnownHeader, NameSet};
 
 use crate::Request;
 
@@ -22,13 +24,16 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
     let core = &r.location().core;
     out.reserve(HEAD_BYTES);
     status_line(r, out);
-    if !h.has(KnownHeader::Server) && !h.omitted.get().has(KnownHeader::Server) {
-        out.extend_from_slice(if core.server_tokens { SERVER_LINE_FULL } else { SERVER_LINE_SHORT });
-    }
-    if !h.has(KnownHeader::Date) && !h.omitted.get().has(KnownHeader::Date) {
-        let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
-        line[6..35].copy_from_slice(&clock::http_date());
-        out.extend_from_slice(&line);
+    if h.omitted.get().is_empty() && !h.has_any(SERVER_AND_DATE) {
+        append_server_and_date(core.server_tokens, out);
+    } else {
+        let is_own = |name| !h.has(name) && !h.omitted.get().has(name);
+        if is_own(KnownHeader::Server) {
+            out.extend_from_slice(server_line(core.server_tokens));
+        }
+        if is_own(KnownHeader::Date) {
+            out.extend_from_slice(&date_line());
+        }
     }
     if let Some(t) = h.content_type.borrow().as_deref().filter(|t| !t.is_empty()) {
         out.extend_from_slice(b"Content-Type: ");
@@ -64,6 +69,44 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+const SERVER_AND_DATE: NameSet = NameSet::of(&[KnownHeader::Server, KnownHeader::Date]);
+
+/// The lines that nearly every response has, as they are in one second.
+struct Opening {
+    second: u64,
+    server_tokens: bool,
+    lines: Vec<u8>,
+}
+
+thread_local! {
+    static OPENING: RefCell<Opening> =
+        const { RefCell::new(Opening { second: u64::MAX, server_tokens: false, lines: Vec::new() }) };
+}
+
+fn append_server_and_date(server_tokens: bool, out: &mut Vec<u8>) {
+    OPENING.with_borrow_mut(|opening| {
+        let second = clock::now_secs();
+        if opening.second != second || opening.server_tokens != server_tokens {
+            opening.lines.clear();
+            opening.lines.extend_from_slice(server_line(server_tokens));
+            opening.lines.extend_from_slice(&date_line());
+            opening.second = second;
+            opening.server_tokens = server_tokens;
+        }
+        out.extend_from_slice(&opening.lines);
+    });
+}
+
+fn server_line(server_tokens: bool) -> &'static [u8] {
+    if server_tokens { SERVER_LINE_FULL } else { SERVER_LINE_SHORT }
+}
+
+fn date_line() -> [u8; 37] {
+    let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+    line[6..35].copy_from_slice(&clock::http_date());
+    line
 }
 
 fn status_line(r: &Request, out: &mut Vec<u8>) {

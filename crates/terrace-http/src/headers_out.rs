@@ -94,6 +94,11 @@ impl HeadersOut {
         self.fields.borrow().iter().any(|f| f.id == Some(id))
     }
 
+    /// Whether one of these fields is in the list.
+    pub fn has_any(&self, names: NameSet) -> bool {
+        self.fields.borrow().iter().any(|f| f.id.is_some_and(|id| names.has(id)))
+    }
+
     /// Calls `f` with each field of the list, in order.
     pub fn for_each(&self, f: impl FnMut(&Field)) {
         self.fields.borrow().iter().for_each(f);

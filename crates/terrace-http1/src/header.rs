@@ -44,7 +44,14 @@ impl NameSet {
         NameSet(self.0 | name.bit())
     }
 
+    /// Whether no name is in the set.
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether `name` is in the set.
+    #[inline]
     pub const fn has(self, name: KnownHeader) -> bool {
         self.0 & name.bit() != 0
     }
