@@ -4,7 +4,7 @@
 -- scheduler, and the scheduler's answer travels back down the same way. A user's own yield stops at the user's
 -- resume, at the price of one comparison.
 
-local HOST, AWAIT, SPAWN, WAIT, KILL, EXIT, DEPTH_MAX = ...
+local HOST, AWAIT, SPAWN, WAIT, KILL, EXIT, DEPTH_MAX, AWAIT_IDLE = ...
 
 local coroutine = coroutine
 local create, yield, running = coroutine.create, coroutine.yield, coroutine.running
@@ -115,6 +115,11 @@ end
 -- Waits for the operation that the host has just recorded; returns its values.
 function sched.await()
     return yield(HOST, AWAIT)
+end
+
+-- As `await`, but the run ends without this light thread if nothing else is left to do.
+function sched.await_idle()
+    return yield(HOST, AWAIT_IDLE)
 end
 
 -- Ends the whole run with a code that means something to the host. Never returns.

@@ -13,6 +13,7 @@
 //! [`THREAD_STACK_BYTES`] of stack.
 
 mod error;
+mod memory;
 mod modules;
 mod op;
 mod operations;
@@ -21,6 +22,7 @@ mod raw;
 mod run;
 mod value;
 mod vm;
+mod watchdog;
 
 pub use error::{ErrorKind, LuaError};
 pub use pending::Operation;
@@ -31,5 +33,7 @@ pub use vm::{Chunk, THREAD_STACK_BYTES, Vm, VmOptions};
 /// The raw C API, for crates that register native functions.
 pub use mlua_sys as sys;
 
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,9 @@ pub(crate) const KILL: c_int = 4;
 /// End the run: code.
 pub(crate) const EXIT: c_int = 5;
 
+/// As `AWAIT`, but the run does not wait for this thread: it ends without it.
+pub(crate) const AWAIT_IDLE: c_int = 6;
+
 static SENTINEL: u8 = 0;
 
 /// The first value of every host yield; scripts cannot get hold of it.

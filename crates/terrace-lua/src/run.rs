@@ -1,6 +1,7 @@
 //! The scheduler: one execution of a chunk in an entry coroutine, with the light threads spawned by it.
 //!
-//! Invariants: at most one coroutine of a run executes at a time; `alive` counts the threads that have not ended;
+//! Invariants: at most one coroutine of a run executes at a time; `alive` counts the threads that have not ended and are
+//! not idle;
 //! every coroutine of a run is released exactly once, when its thread is forgotten or the run ends.
 
 use std::collections::VecDeque;
@@ -99,6 +100,8 @@ enum State {
     Ready(c_int),
     /// Has an operation.
     Awaiting,
+    /// Has an operation, but the run ends without it.
+    Idle,
     /// Waits for one of these threads to end.
     Waiting(SmallVec<[usize; 4]>),
     /// Ended, not yet waited for; that many results (or the error object) are on its stack.
@@ -266,9 +269,15 @@ impl<H: Host> Run<H> {
         if let Some(host) = &self.host {
             host.enter();
         }
+        if let Some(watch) = self.vm.watch() {
+            watch.enter();
+        }
         // SAFETY: the coroutine is alive and suspended or fresh, with `values` values (above a function when fresh)
         // on its stack; lua_resume catches every error.
         let status = unsafe { ffi::lua_resume_(coroutine.state, values) };
+        if let Some(watch) = self.vm.watch() {
+            watch.leave();
+        }
         if let Some(host) = &self.host {
             host.leave();
         }
@@ -328,7 +337,8 @@ impl<H: Host> Run<H> {
             }
         };
         match code {
-            op::AWAIT => self.start_waiting(index, cx),
+            op::AWAIT => self.start_waiting(index, State::Awaiting, cx),
+            op::AWAIT_IDLE => self.start_waiting(index, State::Idle, cx),
             op::SPAWN => self.spawn(index, coroutine),
             op::WAIT => self.wait(index, coroutine),
             op::KILL => {
@@ -352,7 +362,7 @@ impl<H: Host> Run<H> {
         Turn::Next
     }
 
-    fn start_waiting(&mut self, index: usize, cx: &mut Context<'_>) {
+    fn start_waiting(&mut self, index: usize, waiting: State, cx: &mut Context<'_>) {
         let Some(mut operation) = pending::take() else {
             self.answer(index, &[Value::Nil, Value::from("no operation to wait for")]);
             self.next = Some(index);
@@ -365,7 +375,10 @@ impl<H: Host> Run<H> {
             }
             Poll::Pending => {
                 self.clear_stack(index);
-                self.threads[index].state = State::Awaiting;
+                if waiting == State::Idle {
+                    self.alive -= 1;
+                }
+                self.threads[index].state = waiting;
                 self.operations.add(index, operation);
             }
         }
@@ -485,7 +498,7 @@ impl<H: Host> Run<H> {
     }
 
     fn kill(&mut self, index: usize) {
-        if !matches!(self.threads[index].state, State::Zombie { .. }) {
+        if !matches!(self.threads[index].state, State::Zombie { .. } | State::Idle) {
             self.alive -= 1;
         }
         self.operations.cancel(index);
@@ -549,6 +562,9 @@ impl<H: Host> Run<H> {
 
     /// As `answer`, for an operation's values.
     fn deliver(&mut self, index: usize, values: &Values) {
+        if self.threads[index].state == State::Idle {
+            self.alive += 1;
+        }
         self.answer(index, values);
     }
 

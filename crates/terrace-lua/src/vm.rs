@@ -6,14 +6,17 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::rc::Rc;
+use std::time::Duration;
 
 use mlua_sys as ffi;
 use mlua_sys::{lua_CFunction, lua_State};
 use smallvec::SmallVec;
 
 use crate::error::{self, ErrorKind, LuaError};
+use crate::memory::Bounded;
 use crate::raw;
 use crate::value::{LuaRef, Value, Values};
+use crate::watchdog::Watch;
 use crate::{modules, op, pending};
 
 /// Stack size that a thread running a VM should have. LuaJIT bounds its own stack (65500 slots), but a C function
@@ -39,6 +42,10 @@ pub struct VmOptions {
     pub package_cpath: Option<String>,
     /// Modules in the binary: name and source. Found after everything on the user's paths.
     pub builtin: &'static [(&'static str, &'static [u8])],
+    /// How long code may run without waiting before it is ended by an error. None: no limit.
+    pub running_time_max: Option<Duration>,
+    /// How much memory the VM may hold, in bytes. None: no limit.
+    pub memory_bytes_max: Option<usize>,
 }
 
 /// A compiled chunk or another function, kept in the VM's registry.
@@ -64,6 +71,10 @@ pub struct Vm {
     default_cpath: String,
     idle: RefCell<Vec<Coroutine>>,
     coroutines_made: Cell<u64>,
+    /// There if the running time is limited.
+    watch: Option<Watch>,
+    /// There if the memory is limited.
+    bounded: Option<Box<Bounded>>,
     /// Read by the searcher through a pointer, hence boxed.
     _modules: Box<modules::Builtin>,
 }
@@ -92,9 +103,14 @@ impl Vm {
             default_cpath: String::new(),
             idle: RefCell::new(Vec::new()),
             coroutines_made: Cell::new(0),
+            watch: None,
+            bounded: None,
             _modules: Box::new(modules::Builtin(options.builtin)),
         };
         vm.open()?;
+        // SAFETY: the state is this thread's; `drop` takes the allocator out again.
+        vm.bounded = options.memory_bytes_max.map(|max| unsafe { Bounded::install(main, max) });
+        vm.watch = options.running_time_max.map(|limit| Watch::new(main, limit));
         let vm = Rc::new(vm);
         vm.install_scheduler()?;
         vm.set_package_paths(options.package_path.as_deref(), options.package_cpath.as_deref())?;
@@ -145,6 +161,7 @@ impl Vm {
             Value::Number(f64::from(op::KILL)),
             Value::Number(f64::from(op::EXIT)),
             Value::Number(COROUTINE_DEPTH_MAX),
+            Value::Number(f64::from(op::AWAIT_IDLE)),
         ];
         let tables = self.run_setup(name, code, &args)?;
         // SAFETY: the staging state is empty, and two references are plain values.
@@ -201,6 +218,7 @@ impl Vm {
 
     /// Compiles a chunk. `name` is Lua's chunk name: `=text` is shown as it is, `@path` as a file.
     pub fn load(self: &Rc<Self>, name: &str, code: &[u8]) -> Result<Chunk, LuaError> {
+        self.make_room();
         let name: Vec<u8> = name.bytes().filter(|&b| b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
         // SAFETY: luaL_loadbuffer catches its own errors and leaves one value.
@@ -270,6 +288,27 @@ impl Vm {
         (usize::try_from(kib).unwrap_or(0) << 10) + usize::try_from(rest).unwrap_or(0)
     }
 
+    /// How much memory the VM may hold, in bytes.
+    pub fn memory_bytes_max(&self) -> Option<usize> {
+        self.bounded.as_ref().map(|b| b.bytes_max())
+    }
+
+    /// How many allocations the bound has refused.
+    pub fn allocations_refused(&self) -> u64 {
+        self.bounded.as_ref().map_or(0, |b| b.refused())
+    }
+
+    /// How often code was ended because it ran too long.
+    pub fn stretches_ended(&self) -> u64 {
+        self.watch.as_ref().map_or(0, Watch::ended)
+    }
+
+    /// The watch over how long code runs.
+    #[inline]
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.watch.as_ref()
+    }
+
     /// Runs a full collection.
     pub fn gc_collect(&self) {
         self.gc(ffi::LUA_GCCOLLECT, 0);
@@ -302,9 +341,18 @@ impl Vm {
 
 /// What runs and values need from the VM.
 impl Vm {
+    /// Collects garbage if the bound on memory has made code fail since the last time.
+    #[inline]
+    fn make_room(&self) {
+        if self.bounded.as_ref().is_some_and(|b| b.take_exhausted()) {
+            self.gc_collect();
+        }
+    }
+
     /// An idle coroutine with an empty stack, from the pool if there is one.
     #[inline]
     pub(crate) fn checkout(&self) -> Option<Coroutine> {
+        self.make_room();
         let idle = self.idle.borrow_mut().pop();
         idle.or_else(|| self.new_coroutine())
     }
@@ -426,7 +474,14 @@ impl Vm {
         let failed = self.failed_inside(coroutine);
         // SAFETY: the coroutines are referenced by the registry or by the traceback tables, and none runs.
         let traceback = unsafe { error::coroutines_traceback(&failed) };
-        let message = self.message_at(coroutine.state, -1);
+        let mut message = self.message_at(coroutine.state, -1);
+        if let Some(message) = self.watch.as_ref().and_then(Watch::verdict) {
+            return LuaError { kind: ErrorKind::Runtime, message, traceback };
+        }
+        if let (Some(bounded), ffi::LUA_ERRMEM) = (&self.bounded, status) {
+            let (held, max) = (self.memory_bytes(), bounded.bytes_max());
+            message.push_str(&format!(": the VM holds {held} of {max} bytes (lua_max_memory)"));
+        }
         LuaError { kind: ErrorKind::from_status(status), message, traceback }
     }
 
@@ -466,8 +521,15 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        // The watching thread must have let go before the state goes.
+        self.watch = None;
         // SAFETY: runs and references hold the VM by `Rc`, so nothing points into the state any more.
-        unsafe { ffi::lua_close(self.main) };
+        unsafe {
+            if let Some(bounded) = &self.bounded {
+                bounded.take_out();
+            }
+            ffi::lua_close(self.main);
+        }
     }
 }
 
