@@ -79,19 +79,34 @@ enum Setting {
     Named(Value),
 }
 
+/// The media types that a filter is for.
 #[derive(Debug)]
-enum Types {
+pub(crate) enum Types {
+    /// Every type.
     All,
     /// In lower case.
     Some(FxHashSet<Box<[u8]>>),
 }
 
 impl Types {
-    fn of(names: &[&str]) -> Types {
+    /// These, in lower case.
+    pub(crate) fn of(names: &[&str]) -> Types {
         Types::Some(names.iter().map(|it| it.as_bytes().into()).collect())
     }
 
-    fn has(&self, content_type: &[u8]) -> bool {
+    /// Those that a directive names, and one more; `*` is every type. A type that is named twice is warned of.
+    pub(crate) fn read(b: &mut Builder, node: &Node, always: &str) -> Types {
+        let mut types = FxHashSet::from_iter([Box::from(always.as_bytes())]);
+        for arg in &node.args {
+            if !types.insert(arg.value.to_ascii_lowercase().into()) {
+                b.warn(&node.at, &format!("duplicate MIME type \"{arg}\""));
+            }
+        }
+        if types.contains(&b"*"[..]) { Types::All } else { Types::Some(types) }
+    }
+
+    /// Whether a type, without parameters, is one of them.
+    pub(crate) fn has(&self, content_type: &[u8]) -> bool {
         let Types::Some(types) = self else { return true };
         let mut lower = [0; TYPE_BYTES_MAX];
         let Some(lower) = lower.get_mut(..content_type.len()) else { return false };
@@ -135,13 +150,7 @@ fn set_charset(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 }
 
 fn set_types(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let mut types = FxHashSet::from_iter([Box::from(DEFAULT_TYPES[0].as_bytes())]);
-    for arg in &node.args {
-        if !types.insert(arg.value.to_ascii_lowercase().into()) {
-            b.warn(&node.at, &format!("duplicate MIME type \"{arg}\""));
-        }
-    }
-    let types = if types.contains(&b"*"[..]) { Types::All } else { Types::Some(types) };
+    let types = Types::read(b, node, DEFAULT_TYPES[0]);
     node.set_once(&mut b.conf::<Conf>().types, Arc::new(types))
 }
 

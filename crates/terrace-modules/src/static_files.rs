@@ -71,15 +71,20 @@ impl Handler for Serve {
         if is_post {
             return Outcome::Status(405).into();
         }
-        describe(r, &meta);
-        if not_modified::check(r) == Verdict::Failed {
-            return Outcome::Status(412).into();
-        }
-        if let Err(status) = range::offer(r, meta.len()) {
-            return Outcome::Status(status).into();
-        }
-        send(r, Source { file, len: meta.len(), path })
+        serve(r, file, &meta, path)
     }
+}
+
+/// Answers with a regular file.
+pub(crate) fn serve(r: &Rc<Request>, file: File, meta: &Metadata, path: Vec<u8>) -> Step {
+    describe(r, meta);
+    if not_modified::check(r) == Verdict::Failed {
+        return Outcome::Status(412).into();
+    }
+    if let Err(status) = range::offer(r, meta.len()) {
+        return Outcome::Status(status).into();
+    }
+    send(r, Source { file, len: meta.len(), path })
 }
 
 /// An open file, its length when it was opened, and its name for messages.
@@ -91,15 +96,9 @@ struct Source {
 
 /// Opens and asks for the metadata; logs a failure as nginx does and answers with its status.
 fn open(r: &Request, path: &[u8]) -> Result<(File, Metadata), u16> {
-    // O_NONBLOCK: opening a FIFO would otherwise wait for a writer.
-    let flags = OFlag::O_NONBLOCK.bits();
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(OsStr::from_bytes(path));
-    let (error, call) = match opened {
-        Err(e) => (e, "open()"),
-        Ok(file) => match file.metadata() {
-            Ok(meta) => return Ok((file, meta)),
-            Err(e) => (e, "fstat()"),
-        },
+    let (error, call) = match open_file(path) {
+        Ok(opened) => return Ok(opened),
+        Err(failed) => failed,
     };
     let (status, level) = classify(&error);
     if status != 404 || r.location().core.log_not_found {
@@ -107,6 +106,16 @@ fn open(r: &Request, path: &[u8]) -> Result<(File, Metadata), u16> {
         r.log(level, format_args!("{call} \"{path}\" failed {}", OsError(&error)));
     }
     Err(status)
+}
+
+/// Opens and asks for the metadata; the error says which call failed.
+pub(crate) fn open_file(path: &[u8]) -> Result<(File, Metadata), (io::Error, &'static str)> {
+    // O_NONBLOCK: opening a FIFO would otherwise wait for a writer.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(OsStr::from_bytes(path));
+    let file = opened.map_err(|e| (e, "open()"))?;
+    let meta = file.metadata().map_err(|e| (e, "fstat()"))?;
+    Ok((file, meta))
 }
 
 /// The status and log level of a file that cannot be opened (nginx's rules).
