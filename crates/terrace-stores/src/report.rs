@@ -4,7 +4,7 @@
 //! is told with the next line.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -55,6 +55,34 @@ impl Reporter {
     }
 }
 
+/// When to tell of something that stays wrong: at once, then after a second and after twice as long each time, up to
+/// [`REMINDER_MAX`].
+#[derive(Debug, Default)]
+pub(crate) struct Lasting(Option<(Instant, Duration)>);
+
+/// The longest time between two lines about what stays wrong.
+const REMINDER_MAX: Duration = Duration::from_secs(60);
+
+impl Lasting {
+    /// It is wrong, still or again. Whether that is to be told now.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let pause = match self.0 {
+            None => Duration::from_secs(1),
+            Some((told, pause)) if now.saturating_duration_since(told) >= pause => {
+                (pause * 2).min(REMINDER_MAX)
+            }
+            Some(_) => return false,
+        };
+        self.0 = Some((now, pause));
+        true
+    }
+
+    /// It is over. Whether it had been told of.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
 /// A key as it can stand in a log: printable bytes as they are, the others as `\xNN`, at most [`KEY_SHOWN_BYTES`] of them.
 pub(crate) fn shown(key: &[u8]) -> String {
     let head = &key[..key.len().min(KEY_SHOWN_BYTES)];
@@ -63,3 +91,21 @@ pub(crate) fn shown(key: &[u8]) -> String {
 }
 
 const KEY_SHOWN_BYTES: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_wrong_is_told_less_and_less_often() {
+        let (began, mut wrong) = (Instant::now(), Lasting::default());
+        assert!(!wrong.is_over());
+        let mut told_s = |tenths: std::ops::Range<u64>| -> Vec<u64> {
+            let due = |tenth: &u64| wrong.is_due(began + Duration::from_millis(100 * tenth));
+            tenths.filter(due).map(|tenth| tenth / 10).collect()
+        };
+        assert_eq!(told_s(0..2500), [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        assert!(wrong.is_over() && !wrong.is_over());
+        assert!(wrong.is_due(began + Duration::from_secs(250)));
+    }
+}

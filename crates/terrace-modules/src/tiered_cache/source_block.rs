@@ -2,6 +2,9 @@
 //!
 //! Every directive knows the drivers that it is for, so that one which would do nothing is refused where it stands.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,8 +12,8 @@ use terrace_cache::Source;
 use terrace_conf::{ConfError, Node, Position};
 use terrace_http::Builder;
 use terrace_stores::{
-    BreakerOptions, BreakerStats, Columns, Database, DatabaseServer, Guarded, MYSQL_PORT, POSTGRES_PORT,
-    Password, RowShape, ServerAddress, SqlOptions, SqlSource,
+    BreakerOptions, BreakerStats, Columns, Database, DatabaseServer, Guarded, HttpOptions, HttpSource,
+    MYSQL_PORT, POSTGRES_PORT, Password, RowShape, ServerAddress, SqlOptions, SqlSource,
 };
 
 use super::{IN_SOURCE, is_name};
@@ -28,6 +31,7 @@ pub(super) struct SourceOptions {
 #[derive(Clone, PartialEq)]
 enum Kind {
     Sql(SqlOptions),
+    Http(HttpOptions),
 }
 
 /// An open source, which has touched neither file nor network yet.
@@ -65,11 +69,13 @@ enum Driver {
     Sqlite,
     MySql,
     Postgres,
+    Http,
 }
 
-use Driver::{MySql, Postgres, Sqlite};
+use Driver::{Http, MySql, Postgres, Sqlite};
 
-const DRIVERS: &[(&str, Driver)] = &[("sqlite", Sqlite), ("mysql", MySql), ("postgres", Postgres)];
+const DRIVERS: &[(&str, Driver)] =
+    &[("sqlite", Sqlite), ("mysql", MySql), ("postgres", Postgres), ("http", Http)];
 
 impl Driver {
     fn name(self) -> &'static str {
@@ -79,12 +85,27 @@ impl Driver {
 
 /// The directives that are not for every driver.
 const ONLY: &[(&str, &[Driver])] = &[
+    ("database", SQL),
     ("init_script", &[Sqlite]),
     ("server", &[MySql, Postgres]),
     ("user", &[MySql, Postgres]),
     ("password", &[MySql, Postgres]),
     ("password_file", &[MySql, Postgres]),
+    ("query", SQL),
+    ("result", SQL),
+    ("version_column", SQL),
+    ("ttl_column", SQL),
+    ("tags_column", SQL),
+    ("hide_columns", SQL),
+    ("json_columns", SQL),
+    ("url", &[Http]),
+    ("header", &[Http]),
+    ("honor_cache_control", &[Http]),
+    ("version_header", &[Http]),
+    ("max_body", &[Http]),
 ];
+
+const SQL: &[Driver] = &[Sqlite, MySql, Postgres];
 
 /// A block being read.
 #[derive(Default)]
@@ -104,6 +125,11 @@ struct Draft {
     connections_max: Option<u32>,
     acquire_timeout_ms: Option<u64>,
     query_timeout_ms: Option<u64>,
+    url: Option<String>,
+    headers: Vec<(String, String)>,
+    honor_cache_control: Option<bool>,
+    version_header: Option<String>,
+    body_bytes_max: Option<u64>,
     breaker: Option<Option<BreakerOptions>>,
 }
 
@@ -128,21 +154,30 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     };
     let refused = |error: String| node.end_error(format!("cache source \"{name}\": {error}"));
     let breaker = draft.breaker.flatten();
-    let database = draft.database.clone().ok_or_else(|| missing("database"))?;
-    let file = (driver == Sqlite).then(|| (b.full_path(&database), draft.init_script.clone()));
-    let database = match (&file, driver) {
-        (Some((path, _)), _) => Database::Sqlite(path.clone()),
-        (None, Postgres) => Database::Postgres(draft.server(database, POSTGRES_PORT, &missing, &refused)?),
-        (None, _) => Database::MySql(draft.server(database, MYSQL_PORT, &missing, &refused)?),
+    let (kind, source, parameters, file): (_, Arc<dyn Source>, Vec<String>, _) = if driver == Http {
+        let options = draft.http().ok_or_else(|| missing("url"))?;
+        let source = HttpSource::open(options.clone()).map_err(|error| refused(error.to_string()))?;
+        let parameters = source.parameters().map(str::to_owned).collect();
+        (Kind::Http(options), Arc::new(source), parameters, None)
+    } else {
+        let database = draft.database.clone().ok_or_else(|| missing("database"))?;
+        let file = (driver == Sqlite).then(|| (b.full_path(&database), draft.init_script.clone()));
+        let database = match (&file, driver) {
+            (Some((path, _)), _) => Database::Sqlite(path.clone()),
+            (None, Postgres) => {
+                Database::Postgres(draft.server(database, POSTGRES_PORT, &missing, &refused)?)
+            }
+            (None, _) => Database::MySql(draft.server(database, MYSQL_PORT, &missing, &refused)?),
+        };
+        let options = draft.sql(database).ok_or_else(|| missing("query"))?;
+        let source = SqlSource::open(options.clone()).map_err(|error| refused(error.to_string()))?;
+        let parameters = source.parameters().map(str::to_owned).collect();
+        (Kind::Sql(options), Arc::new(source), parameters, file)
     };
-    let options = draft.sql(database).ok_or_else(|| missing("query"))?;
-    let source = SqlSource::open(options.clone()).map_err(|error| refused(error.to_string()))?;
-    let parameters = source.parameters().map(str::to_owned).collect();
-    let open = guard(Arc::new(source), breaker);
     if let Some((path, script)) = &file {
         check_script(b, node, name, path, script)?;
     }
-    let options = SourceOptions { kind: Kind::Sql(options), breaker };
+    let (open, options) = (guard(source, breaker), SourceOptions { kind, breaker });
     let (name, at) = (name.into(), node.at.clone());
     b.state::<Sources>().0.push(SourceSpec { name, options, open, parameters, file, at });
     Ok(())
@@ -197,6 +232,22 @@ impl Draft {
             ..defaults
         })
     }
+
+    fn http(self) -> Option<HttpOptions> {
+        let defaults = HttpOptions::new(self.url?);
+        let body_bytes_max = self.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        Some(HttpOptions {
+            headers: self.headers,
+            integers: self.integers,
+            honor_cache_control: self.honor_cache_control.unwrap_or(defaults.honor_cache_control),
+            version_header: self.version_header,
+            body_bytes_max: body_bytes_max.unwrap_or(defaults.body_bytes_max),
+            connections_max: self.connections_max.unwrap_or(defaults.connections_max),
+            acquire_timeout_ms: self.acquire_timeout_ms.unwrap_or(defaults.acquire_timeout_ms),
+            query_timeout_ms: self.query_timeout_ms.unwrap_or(defaults.query_timeout_ms),
+            ..defaults
+        })
+    }
 }
 
 /// `host`, `host:port`, `[address]:port` or `unix:path`.
@@ -224,7 +275,8 @@ fn check_script(
     path: &PathBuf,
     script: &Option<PathBuf>,
 ) -> Result<(), ConfError> {
-    let differs = |it: &&SourceSpec| it.file.as_ref().is_some_and(|file| file.0 == *path && file.1 != *script);
+    let differs =
+        |it: &&SourceSpec| it.file.as_ref().is_some_and(|file| file.0 == *path && file.1 != *script);
     match b.state::<Sources>().0.iter().find(differs) {
         None => Ok(()),
         Some(other) => Err(node.end_error(format!(
@@ -275,6 +327,10 @@ values! {
     set_query query text,
     set_connection_timeout acquire_timeout_ms time_ms,
     set_query_timeout query_timeout_ms time_ms,
+    set_url url text,
+    set_honor_cache_control honor_cache_control flag,
+    set_version_header version_header text,
+    set_max_body body_bytes_max size,
 }
 
 macro_rules! columns {
@@ -302,9 +358,24 @@ pub(super) fn set_init_script(b: &mut Builder, node: &Node) -> Result<(), ConfEr
     node.set_once(&mut draft(b, node).init_script, path)
 }
 
+pub(super) fn set_header(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let header = (node.text(0)?.to_owned(), node.text(1)?.to_owned());
+    draft(b, node).headers.push(header);
+    Ok(())
+}
+
 pub(super) fn set_password(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let password = Password::new(node.text(0)?);
-    node.set_once(&mut draft(b, node).password, password)
+    put_password(b, node, password)
+}
+
+fn put_password(b: &mut Builder, node: &Node, password: Password) -> Result<(), ConfError> {
+    let draft = draft(b, node);
+    let is_other = |(name, _): &(String, Position)| *name != node.name && name.starts_with("password");
+    if draft.given.iter().any(is_other) {
+        return Err(node.error("\"password\" and \"password_file\" exclude each other"));
+    }
+    node.set_once(&mut draft.password, password)
 }
 
 pub(super) fn set_password_file(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
@@ -316,11 +387,7 @@ pub(super) fn set_password_file(b: &mut Builder, node: &Node) -> Result<(), Conf
     }
     let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
     let password = Password::new(text.lines().next().unwrap_or_default());
-    let slot = &mut draft(b, node).password;
-    if slot.is_some() {
-        return Err(node.error("\"password\" and \"password_file\" exclude each other"));
-    }
-    node.set_once(slot, password)
+    put_password(b, node, password)
 }
 
 pub(super) fn set_result(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
@@ -377,7 +444,9 @@ pub(super) fn set_breaker(b: &mut Builder, node: &Node) -> Result<(), ConfError>
         }
     }
     if options.failures == 0 || options.loads_min == 0 || options.open_ms == 0 || options.window_ms < 10 {
-        return Err(node.error("\"breaker\" needs failures, loads and open above zero and a window of 10ms or more"));
+        return Err(
+            node.error("\"breaker\" needs failures, loads and open above zero and a window of 10ms or more")
+        );
     }
     node.set_once(&mut draft(b, node).breaker, (!is_off).then_some(options))
 }

@@ -5,9 +5,9 @@
 //! around a [`Source`].
 
 mod guarded;
-mod window;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use guarded::Guarded;
 use window::Window;
@@ -87,10 +87,17 @@ pub enum Outcome {
 
 #[derive(Debug)]
 enum State {
-    Closed { failures: u32, window: Window },
-    Open { until_ms: u64 },
+    Closed {
+        failures: u32,
+        window: Window,
+    },
+    Open {
+        until_ms: u64,
+    },
     /// `trying`: the one load is under way.
-    HalfOpen { trying: bool },
+    HalfOpen {
+        trying: bool,
+    },
 }
 
 /// The state machine. Times are those of one monotonic clock.

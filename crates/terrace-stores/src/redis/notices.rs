@@ -19,6 +19,7 @@ use super::inner::Inner;
 use super::names::{narrow, wide};
 use super::node::Node;
 use super::options::RedisMode;
+use crate::report::Lasting;
 
 /// How long after a lost subscription the next is tried; twice as long each time up to the second.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -53,12 +54,15 @@ pub(super) fn decode(payload: &[u8]) -> Option<Notice> {
 pub(super) async fn listen(inner: Arc<Inner>, listener: Listener) {
     let mut wait = RETRY_AFTER;
     let mut turn = 0;
+    let mut wrong = Lasting::default();
     loop {
         let began = Instant::now();
-        let why = subscribed(&inner, &listener, turn).await;
+        let why = subscribed(&inner, &listener, turn, &mut wrong).await;
         inner.noticed.subscribed(false);
         inner.stats.count(|stats| &stats.subscriptions_lost);
-        inner.reporter.tell(|| format!("redis: no notices: {why}"));
+        if wrong.is_due(Instant::now().into_std()) {
+            inner.reporter.tell(|| format!("redis: no notices: {why}"));
+        }
         turn += 1;
         wait = if began.elapsed() > RETRY_AFTER_MAX { RETRY_AFTER } else { (wait * 2).min(RETRY_AFTER_MAX) };
         tokio::time::sleep(wait).await;
@@ -66,7 +70,7 @@ pub(super) async fn listen(inner: Arc<Inner>, listener: Listener) {
 }
 
 /// One subscription; answers why it ended.
-async fn subscribed(inner: &Arc<Inner>, listener: &Listener, turn: usize) -> String {
+async fn subscribed(inner: &Arc<Inner>, listener: &Listener, turn: usize, wrong: &mut Lasting) -> String {
     let node = match server(inner, turn).await {
         Ok(node) => node,
         Err(why) => return why,
@@ -82,6 +86,9 @@ async fn subscribed(inner: &Arc<Inner>, listener: &Listener, turn: usize) -> Str
     let (mut sink, mut stream) = pubsub.split();
     inner.noticed.subscribed(true);
     listener(Notice::Gap);
+    if wrong.is_over() {
+        inner.reporter.tell(|| format!("redis: notices are heard again, from {}", node.address));
+    }
     let mut checks = tokio::time::interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY);
     loop {
         tokio::select! {

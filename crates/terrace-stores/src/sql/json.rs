@@ -176,7 +176,9 @@ impl Plan {
         let place = |wanted: &Option<String>, directive: &str| match wanted {
             None => Ok(None),
             Some(wanted) => names.iter().rposition(|name| name == wanted).map(Some).ok_or_else(|| {
-                LoadError::Invalid(format!("the result has no column {wanted}, the {directive} column").into())
+                LoadError::Invalid(
+                    format!("the result has no column {wanted}, the {directive} column").into(),
+                )
             }),
         };
         let version = place(&columns.version, "version")?;

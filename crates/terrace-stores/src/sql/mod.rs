@@ -8,7 +8,6 @@ mod json;
 mod mysql;
 mod named;
 mod pg_values;
-mod pool;
 mod postgres;
 mod server;
 mod sqlite;
@@ -337,13 +336,13 @@ fn checked_file(path: PathBuf) -> Result<PathBuf, SqlError> {
 }
 
 /// The number, if `text` is the one way to write it.
-fn strict_integer(text: &str) -> Option<i64> {
+pub(crate) fn strict_integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = digits.bytes().all(|byte| byte.is_ascii_digit())
         && (digits == "0" && text == "0" || !digits.starts_with('0'));
     if canonical { text.parse().ok() } else { None }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,8 +25,7 @@ pub(super) struct NamedQuery {
 
 impl NamedQuery {
     pub(super) fn parse(text: &str, grammar: Grammar) -> Result<Self, SqlError> {
-        let mut query =
-            Self { sql: String::with_capacity(text.len()), names: Vec::new(), slots: Vec::new() };
+        let mut query = Self { sql: String::with_capacity(text.len()), names: Vec::new(), slots: Vec::new() };
         let mut at = 0;
         while let Some(first) = text[at..].chars().next() {
             let rest = &text[at..];

@@ -15,8 +15,8 @@ use terrace_cache::{LoadError, Loaded};
 use tokio::time::timeout;
 
 use super::json::{Cell, CellError, Shaper};
-use super::pool::Pool;
 use super::{Bound, Columns, Limits, RowShape, millis};
+use crate::pool::Pool;
 
 /// How much longer than the server itself a load waits before it gives a query up: the server's own interruption keeps
 /// the connection.

@@ -345,7 +345,8 @@ async fn columns_that_say_nothing_and_columns_that_say_nonsense() {
     };
     let rig = Rig::new("SELECT NULL AS a", shaped(columns("a"))).await;
     assert_eq!(rig.load(&[]).await, found(r#"{"a":null}"#));
-    let rig = Rig::new("SELECT -1 AS life", shaped(Columns { ttl: Some("life".into()), ..Columns::default() }));
+    let rig =
+        Rig::new("SELECT -1 AS life", shaped(Columns { ttl: Some("life".into()), ..Columns::default() }));
     let value = r#"{"life":-1}"#;
     assert_eq!(rig.await.load(&[]).await, Ok(Loaded::versioned(value, Some(0), 0)));
     for query in ["SELECT 1 AS b", "SELECT 'soon' AS a", "SELECT -1 AS a", "SELECT 1e400 AS b"] {

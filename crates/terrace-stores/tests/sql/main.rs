@@ -1,4 +1,5 @@
 //! The SQL source against real servers.
 
 mod mysql;
+mod postgres;
 mod support;

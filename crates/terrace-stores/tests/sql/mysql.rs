@@ -93,7 +93,8 @@ async fn values_are_bound_and_never_become_sql() {
 async fn the_result_gives_version_life_and_tags() {
     let database = MariaDb::shared();
     products(database, "told");
-    let query = "SELECT id, modified_time, 90 AS life, CONCAT('shop:', id, ',all') AS tags FROM told WHERE id = :id";
+    let query =
+        "SELECT id, modified_time, 90 AS life, CONCAT('shop:', id, ',all') AS tags FROM told WHERE id = :id";
     let told = source(database, query, |options| {
         integer_id(options);
         options.columns = Columns {
@@ -167,7 +168,8 @@ async fn what_is_wrong_with_a_query_is_said_at_each_load() {
             assert!(matches!(load(&wrong, &[]).await, Err(LoadError::Invalid(_))), "{query}");
         }
     }
-    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10001) SELECT x FROM n";
+    let endless =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10001) SELECT x FROM n";
     let endless = source(database, endless, |options| options.shape = RowShape::Rows);
     // The server itself ends the recursion earlier unless it is told otherwise.
     database.sql("SET GLOBAL max_recursive_iterations = 100000");

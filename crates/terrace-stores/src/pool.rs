@@ -1,4 +1,4 @@
-//! Connections to a database server that are kept between loads.
+//! Connections to a server that are kept between loads.
 //!
 //! Invariant: at most so many connections are open as there are permits, and only a connection with nothing under way
 //! comes back: whoever drops one in the middle of a query closes it.
@@ -12,18 +12,18 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// Idle connections, the one used last on top.
-pub(super) struct Pool<C> {
+pub(crate) struct Pool<C> {
     permits: Semaphore,
     idle: Mutex<Vec<(C, Instant)>>,
 }
 
 impl<C> Pool<C> {
-    pub(super) fn new(connections_max: u32) -> Self {
+    pub(crate) fn new(connections_max: u32) -> Self {
         Self { permits: Semaphore::new(connections_max as usize), idle: Mutex::new(Vec::new()) }
     }
 
     /// Waits until one more connection may be in use.
-    pub(super) async fn permit(&self) -> SemaphorePermit<'_> {
+    pub(crate) async fn permit(&self) -> SemaphorePermit<'_> {
         match self.permits.acquire().await {
             Ok(permit) => permit,
             // Nobody closes the semaphore.
@@ -32,7 +32,7 @@ impl<C> Pool<C> {
     }
 
     /// An idle connection, for one who holds a permit.
-    pub(super) fn take(&self) -> Option<C> {
+    pub(crate) fn take(&self) -> Option<C> {
         let mut idle = self.idle.lock();
         let (connection, since) = idle.pop()?;
         if since.elapsed() <= IDLE_MAX {
@@ -44,12 +44,12 @@ impl<C> Pool<C> {
     }
 
     /// Keeps a connection, before its permit is given back.
-    pub(super) fn put(&self, connection: C) {
+    pub(crate) fn put(&self, connection: C) {
         self.idle.lock().push((connection, Instant::now()));
     }
 
     /// Closes what is idle.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let closed = std::mem::take(&mut *self.idle.lock());
         drop(closed);
     }
