@@ -127,6 +127,7 @@ impl Cli {
 pub const USAGE: &str = "\
 Usage: terrace [-?hvVtTq] [-s signal] [-p prefix]
                [-e filename] [-c filename] [-g directives]
+       terrace cache --help
 
 Options:
   -?,-h         : show this help and exit

@@ -1,5 +1,8 @@
-//! The `terrace` binary: hands its command line to [`terrace_server`] and exits with its status.
+//! The `terrace` binary: `terrace cache …` asks a running server; everything else is nginx's command line, which
+//! [`terrace_server`] takes.
 #![forbid(unsafe_code)]
+
+mod cache_command;
 
 use std::process::ExitCode;
 
@@ -7,5 +10,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    terrace_server::run(std::env::args_os(), env!("TERRACE_RUSTC"))
+    let args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|it| it == "cache") {
+        return cache_command::run(args.into_iter().skip(2).map(|it| it.to_string_lossy().into_owned()));
+    }
+    terrace_server::run(args, env!("TERRACE_RUSTC"))
 }

@@ -10,7 +10,7 @@ use terrace_http::Builder;
 use super::{IN_CACHE, is_name};
 
 /// The smallest memory level: 64 KiB.
-const MEMORY_BYTES_MIN: u64 = 64 * 1024;
+pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024;
 /// How often a snapshot is written unless configured otherwise.
 const SNAPSHOT_INTERVAL_MS: u64 = 60_000;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use terrace_base::log::{ErrorLog, Level};
 use terrace_cache::{BoxFuture, L2Error, OnChange};
-use terrace_kafka::{Consumer, Effect, Invalidation, Mapping, Role};
+use terrace_kafka::{Consumer, ConsumerStats, Effect, Invalidation, Mapping, Role};
 use tokio::runtime::Handle;
 
 use super::invalidation_block::InvalidationSpec;
@@ -13,8 +13,16 @@ use super::registry::Kept;
 /// The running consumers of a `cache_invalidation`. Dropping them ends them; what was not done then is heard of again.
 pub(super) struct Listening {
     pub(super) spec: InvalidationSpec,
-    #[allow(dead_code, reason = "they are held, and end when they are dropped")]
-    consumers: Vec<Consumer>,
+    /// Each with its part.
+    consumers: Vec<(&'static str, Consumer)>,
+}
+
+impl Listening {
+    /// What the consumers did, by their parts: `node` hears each message for this node's memory, `group` is one of the
+    /// fleet that has changes take effect on L2.
+    pub(super) fn stats(&self) -> impl Iterator<Item = (&'static str, ConsumerStats)> {
+        self.consumers.iter().map(|(part, consumer)| (*part, consumer.stats()))
+    }
 }
 
 /// Begins to listen. Options that the client refuses are logged: they show only now.
@@ -26,13 +34,13 @@ pub(super) fn listen(
 ) -> Listening {
     let mut consumers = Vec::new();
     for options in spec.consumers() {
-        let effect = match options.role {
-            Role::EveryNode => here(kept.clone()),
-            Role::Group(_) => in_fleet(kept.clone()),
+        let (part, effect) = match options.role {
+            Role::EveryNode => ("node", here(kept.clone())),
+            Role::Group(_) => ("group", in_fleet(kept.clone())),
         };
         let mapping = Mapping::new(spec.rules.clone());
         match Consumer::start(options, mapping, effect, log.clone(), runtime) {
-            Ok(consumer) => consumers.push(consumer),
+            Ok(consumer) => consumers.push((part, consumer)),
             Err(error) => {
                 let line = format!("cache invalidation \"{}\": {error}", spec.name);
                 log.write(Level::Error, None, line.as_bytes());

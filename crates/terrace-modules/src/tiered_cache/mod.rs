@@ -10,13 +10,17 @@
 //! settings reach them only when its first worker starts, so a configuration that turns out wrong changes nothing.
 //! Scripts find the same caches through [`Caches`], which each generation shares.
 
+mod api;
 mod cache_block;
 mod changes;
 mod chores;
 mod invalidation_block;
 mod lock_block;
+mod metrics;
 mod numbers;
 mod pass;
+mod purge;
+mod query;
 mod registry;
 mod source_block;
 mod status;
@@ -54,7 +58,7 @@ const PASS: Contexts = Contexts::LOCATION.union(Contexts::LOCATION_IF);
 #[rustfmt::skip]
 static DIRECTIVES: &[Directive<Builder>] = &[
     block("cache_source", Contexts::HTTP, Exactly(1), "How the values of a tiered cache are loaded.", source_block::set),
-    simple("driver", IN_SOURCE, Exactly(1), "", "The kind of the source: sqlite, mysql (also MariaDB) or postgres.", source_block::set_driver),
+    simple("driver", IN_SOURCE, Exactly(1), "", "The kind of the source: sqlite, mysql (also MariaDB), postgres or http.", source_block::set_driver),
     simple("database", IN_SOURCE, Exactly(1), "", "The database: its file for sqlite, its name else. It is only read.", source_block::set_database),
     simple("init_script", IN_SOURCE, Exactly(1), "", "sqlite: the SQL script that makes the database if its file does not exist.", source_block::set_init_script),
     simple("server", IN_SOURCE, Exactly(1), "", "mysql, postgres: the server, as host, host:port or unix:path.", source_block::set_server),
@@ -71,7 +75,12 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("integer_params", IN_SOURCE, AtLeast(1), "", "The parameters that must be integers; anything else is not found, without a query.", source_block::set_integers),
     simple("max_connections", IN_SOURCE, Exactly(1), "4", "How many connections may be open at once.", source_block::set_max_connections),
     simple("connection_timeout", IN_SOURCE, Exactly(1), "1s", "How long a load waits for a free connection, and how long making one may take.", source_block::set_connection_timeout),
-    simple("query_timeout", IN_SOURCE, Exactly(1), "2s", "How long the query may take.", source_block::set_query_timeout),
+    simple("query_timeout", IN_SOURCE, Exactly(1), "2s", "How long the query, or the request with its answer, may take.", source_block::set_query_timeout),
+    simple("url", IN_SOURCE, Exactly(1), "", "http: what is asked, as http://host:port/path or http://unix:socket:/path. :name stands for a parameter, escaped.", source_block::set_url),
+    simple("header", IN_SOURCE, Exactly(2), "", "http: a header of each request.", source_block::set_header),
+    simple("honor_cache_control", IN_SOURCE, Exactly(1), "off", "http: whether the answer's Cache-Control and Age say how long the value lives.", source_block::set_honor_cache_control),
+    simple("version_header", IN_SOURCE, Exactly(1), "", "http: the answer's header that has the value's version: a number or a time.", source_block::set_version_header),
+    simple("max_body", IN_SOURCE, Exactly(1), "16m", "http: how large an answer may be.", source_block::set_max_body),
     simple("breaker", IN_SOURCE, AtLeast(1), "off", "Leaves a failing source alone: failures=5 in a row, or share=50% of at least loads=20 in window=10s, fail all loads for open=2s; then one tries.", source_block::set_breaker),
 
     block("cache_store", Contexts::HTTP, Exactly(1), "The level of a tiered cache that a fleet shares (L2).", store_block::set),
@@ -113,7 +122,7 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("version", IN_ON, Exactly(1), "", "The field with the version that the source has now; values of that version and newer stay.", invalidation_block::set_version),
 
     block("tiered_cache", Contexts::HTTP, Exactly(1), "A cache in memory, shared by all workers, over a store and a source.", cache_block::set),
-    simple("memory", IN_CACHE, Exactly(1), "64m", "The bound of the memory level in bytes: keys, values and 192 for each entry.", cache_block::set_memory),
+    simple("memory", IN_CACHE, Exactly(1), "64m", "The bound of the memory level in bytes: keys, values and 256 for each entry.", cache_block::set_memory),
     simple("ttl", IN_CACHE, Exactly(1), "10m", "How long a value is fresh.", cache_block::set_ttl),
     simple("jitter", IN_CACHE, Exactly(1), "10%", "By which share of itself ttl is shortened at most, at random.", cache_block::set_jitter),
     simple("negative_ttl", IN_CACHE, Exactly(1), "5s", "How long an absence is remembered; 0 does not remember it.", cache_block::set_negative_ttl),
@@ -145,7 +154,12 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("tiered_cache_key", HSL, Exactly(1), "", "The key to look up.", pass::set_key),
     simple("tiered_cache_param", HSL, Exactly(2), "", "A parameter of the source's query. Inherited where a block has none.", pass::set_param),
     simple("tiered_cache_type", HSL, Exactly(1), "application/json", "The media type of values.", pass::set_type),
+    simple("tiered_cache_headers", HSL, Exactly(1), "on", "Whether answers say how they came about (X-Cache-Level, X-Cache-Time-Us): on, off, or a text with variables that is neither empty, 0 nor off.", pass::set_headers),
+    simple("tiered_cache_purge_method", HSL, Exactly(1), "off", "Whether the method PURGE drops the value that GET answers with.", pass::set_purge_method),
+    simple("tiered_cache_purge", PASS, Exactly(1), "", "Drops values of this tiered cache: of key=, prefix=, tag= or all=1, else of tiered_cache_key.", pass::set_purge),
     simple("tiered_cache_status", PASS, Exactly(0), "", "Answers with the counters of all tiered caches, as JSON.", pass::set_status),
+    simple("tiered_cache_metrics", PASS, Exactly(0), "", "Answers with what all tiered caches did, as Prometheus reads it.", pass::set_metrics),
+    simple("tiered_cache_api", Contexts::LOCATION, Exactly(0), "", "Answers the command terrace cache.", pass::set_api),
 ];
 
 impl Module for TieredCache {

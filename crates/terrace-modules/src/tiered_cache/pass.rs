@@ -5,9 +5,12 @@
 //! microseconds; `Age` and `Cache-Control` tell downstream caches how old the value is and how long it stays
 //! fresh. What is not fresh is marked `no-store`.
 //!
+//! `tiered_cache_headers` keeps the first two back, or shows them on request. `tiered_cache_purge_method` has PURGE drop what
+//! GET answers with.
+//!
 //! Statuses other than 200 follow the location's `error_page` if it has one for them, and are short JSON else: 400
 //! for an empty key or a parameter that cannot be bound, 404 for an absence, 405 for another method than GET and
-//! HEAD, 503 when there is no value and no way to one.
+//! HEAD (and PURGE), 503 when there is no value and no way to one.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,10 +28,13 @@ use terrace_http::{
 };
 use terrace_http1::KnownHeader;
 
+use super::api::Api;
 use super::cache_block::Specs;
+use super::metrics::Metrics;
+use super::purge::{Change, Purge, purge};
 use super::source_block::Sources;
 use super::status::Status;
-use super::{numbers, registry};
+use super::{numbers, query, registry};
 
 /// The header field with the level that answered.
 pub(super) const LEVEL: &[u8] = b"X-Cache-Level";
@@ -41,7 +47,19 @@ const KEY_KEPT_BYTES_MAX: usize = 4096;
 #[derive(Clone, PartialEq)]
 enum Content {
     Pass { cache: Arc<str>, at: Position },
+    Purge { cache: Arc<str>, at: Position },
     Status,
+    Metrics,
+    Api { at: Position },
+}
+
+/// Whether the header fields that say how an answer came about are sent.
+#[derive(Clone)]
+enum Headers {
+    Always,
+    Never,
+    /// When the text says yes.
+    If(Value),
 }
 
 /// The settings of a block.
@@ -51,6 +69,8 @@ pub(super) struct PassConf {
     key: Option<Value>,
     params: Vec<(Arc<str>, Value)>,
     content_type: Option<Bytes>,
+    headers: Option<Headers>,
+    purge_method: Option<bool>,
 }
 
 impl Merge for PassConf {
@@ -67,6 +87,10 @@ impl Merge for PassConf {
         if self.content_type.is_none() {
             self.content_type.clone_from(&parent.content_type);
         }
+        if self.headers.is_none() {
+            self.headers.clone_from(&parent.headers);
+        }
+        self.purge_method = self.purge_method.or(parent.purge_method);
     }
 }
 
@@ -77,6 +101,33 @@ pub(super) fn set_pass(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 
 pub(super) fn set_status(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     node.set_once(&mut b.conf::<PassConf>().content, Content::Status)
+}
+
+pub(super) fn set_metrics(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    node.set_once(&mut b.conf::<PassConf>().content, Content::Metrics)
+}
+
+pub(super) fn set_api(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    node.set_once(&mut b.conf::<PassConf>().content, Content::Api { at: node.at.clone() })
+}
+
+pub(super) fn set_purge(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let content = Content::Purge { cache: node.text(0)?.into(), at: node.at.clone() };
+    node.set_once(&mut b.conf::<PassConf>().content, content)
+}
+
+pub(super) fn set_purge_method(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let flag = node.flag(0)?;
+    node.set_once(&mut b.conf::<PassConf>().purge_method, flag)
+}
+
+pub(super) fn set_headers(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let headers = match &node.bytes(0)?[..] {
+        b"on" => Headers::Always,
+        b"off" => Headers::Never,
+        _ => Headers::If(Value::compile(b, node.arg(0)?)?),
+    };
+    node.set_once(&mut b.conf::<PassConf>().headers, headers)
 }
 
 pub(super) fn set_key(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
@@ -108,6 +159,21 @@ pub(super) fn add_handler(b: &mut Builder, location: &mut LocationBuilder) -> Re
             location.set_content(Status);
             return Ok(());
         }
+        Some(Content::Metrics) => {
+            location.set_content(Metrics);
+            return Ok(());
+        }
+        Some(Content::Api { at }) => return add_api(location, &at.clone()),
+        Some(Content::Purge { cache, at }) => {
+            let (name, key) = (cache.clone(), conf.key.clone());
+            if !b.state::<Specs>().0.iter().any(|it| it.name == name) {
+                return Err(ConfError::at(at, format!("unknown tiered cache \"{name}\"")));
+            }
+            if let Some(cache) = registry::prepare(b)?.find(name.as_bytes()).cloned() {
+                location.set_content(Purge { cache, name, key });
+            }
+            return Ok(());
+        }
         Some(Content::Pass { cache, at }) => (cache, at),
     };
     check(b, conf, name, at)?;
@@ -117,10 +183,23 @@ pub(super) fn add_handler(b: &mut Builder, location: &mut LocationBuilder) -> Re
     let json = || Bytes::from_static(b"application/json");
     let content_type = conf.content_type.clone().unwrap_or_else(json);
     let (params, name) = (conf.params.clone(), name.clone());
+    let headers = conf.headers.clone().unwrap_or(Headers::Always);
+    let purge_method = conf.purge_method.unwrap_or(false);
     // There is none while a configuration is only checked.
     if let Some(cache) = registry::prepare(b)?.find(name.as_bytes()).cloned() {
-        location.set_content(Pass(Arc::new(Settings { cache, name, key, params, content_type })));
+        let settings = Settings { cache, name, key, params, content_type, headers, purge_method };
+        location.set_content(Pass(Arc::new(settings)));
     }
+    Ok(())
+}
+
+/// What comes behind the location's path names the cache, so that it must be a prefix.
+fn add_api(location: &mut LocationBuilder, at: &Position) -> Result<(), ConfError> {
+    if location.name.first() != Some(&b'/') {
+        return Err(ConfError::at(at, "\"tiered_cache_api\" needs a location that is a path"));
+    }
+    let path = location.name.strip_suffix(b"/").unwrap_or(&location.name).to_vec();
+    location.set_content(Api { path });
     Ok(())
 }
 
@@ -152,8 +231,21 @@ fn check(b: &mut Builder, conf: &PassConf, name: &str, at: &Position) -> Result<
 /// What a response says about its lookup, for variables; nothing in locations without `tiered_cache_pass`.
 pub(super) fn told(r: &Request, field: &[u8], out: &mut Vec<u8>) -> bool {
     let passes = |it: &PassConf| matches!(it.content, Some(Content::Pass { .. }));
-    r.settings::<PassConf>().is_some_and(passes)
-        && r.headers_out.with(field, |value| out.extend_from_slice(value)).is_some()
+    if !r.settings::<PassConf>().is_some_and(passes) {
+        return false;
+    }
+    if let Some(told) = r.state::<Told>() {
+        let value = if field == LEVEL { told.level.unwrap_or_default() } else { &told.time_us };
+        out.extend_from_slice(value);
+        return !value.is_empty();
+    }
+    r.headers_out.with(field, |value| out.extend_from_slice(value)).is_some()
+}
+
+/// What a response does not say about its lookup, for variables.
+struct Told {
+    level: Option<&'static [u8]>,
+    time_us: Bytes,
 }
 
 struct Settings {
@@ -162,6 +254,8 @@ struct Settings {
     key: Value,
     params: Vec<(Arc<str>, Value)>,
     content_type: Bytes,
+    headers: Headers,
+    purge_method: bool,
 }
 
 /// The handler of one location.
@@ -200,11 +294,10 @@ impl Refusal {
 
 impl Handler for Pass {
     fn handle(&self, r: &Rc<Request>) -> Step {
-        if !matches!(&r.method()[..], b"GET" | b"HEAD") {
-            r.headers_out.set(&b"Allow"[..], &b"GET, HEAD"[..]);
-            return refuse(r, Refusal::Method);
-        }
         let settings = &self.0;
+        if !matches!(&r.method()[..], b"GET" | b"HEAD") {
+            return settings.other_method(r);
+        }
         let started = Instant::now();
         let lookup = with_key(&settings.key, r, |key| {
             let now_ms = clock::monotonic_ms();
@@ -249,8 +342,29 @@ impl Settings {
         self.params.iter().map(bound).collect()
     }
 
+    fn other_method(&self, r: &Rc<Request>) -> Step {
+        if self.purge_method && &r.method()[..] == b"PURGE" {
+            let change = with_key(&self.key, r, |key| (!key.is_empty()).then(|| Change::drop_key(key)));
+            return match change {
+                Some(change) => purge(r, &self.cache, &self.name, change),
+                None => refuse(r, Refusal::EmptyKey),
+            };
+        }
+        let allow: &[u8] = if self.purge_method { b"GET, HEAD, PURGE" } else { b"GET, HEAD" };
+        r.headers_out.set(&b"Allow"[..], allow);
+        refuse(r, Refusal::Method)
+    }
+
+    fn shows_headers(&self, r: &Request) -> bool {
+        match &self.headers {
+            Headers::Always => true,
+            Headers::Never => false,
+            Headers::If(value) => query::is_on(&value.eval_bytes(r)),
+        }
+    }
+
     fn answer(&self, r: &Rc<Request>, answer: Answer, started: Instant) -> Step {
-        let level: &[u8] = match (&answer.value, answer.level) {
+        let level: &'static [u8] = match (&answer.value, answer.level) {
             (None, Level::L1) => b"negative",
             (_, level) => level.as_str().as_bytes(),
         };
@@ -258,10 +372,16 @@ impl Settings {
             0 => Bytes::from_static(b"no-store"),
             ms => numbers::max_age(ms / 1000),
         };
+        let shows = self.shows_headers(r);
+        if !shows {
+            r.put_state(Rc::new(Told { level: Some(level), time_us: elapsed_us(started) }));
+        }
         r.headers_out.edit(|fields| {
             fields.reserve(4);
-            fields.push(own_field(LEVEL, Bytes::from_static(level)));
-            fields.push(own_field(TIME_US, elapsed_us(started)));
+            if shows {
+                fields.push(own_field(LEVEL, Bytes::from_static(level)));
+                fields.push(own_field(TIME_US, elapsed_us(started)));
+            }
             let age = numbers::decimal(answer.age_ms / 1000);
             fields.push(Field { name: Bytes::from_static(b"Age"), value: age, id: Some(KnownHeader::Age) });
             let (name, id) = (Bytes::from_static(b"Cache-Control"), Some(KnownHeader::CacheControl));
@@ -277,7 +397,11 @@ impl Settings {
 
     fn fail(&self, r: &Rc<Request>, error: &CacheError, started: Instant) -> Step {
         r.log(LogLevel::Error, format_args!("tiered cache \"{}\": {error}", self.name));
-        r.headers_out.edit(|fields| fields.push(own_field(TIME_US, elapsed_us(started))));
+        if self.shows_headers(r) {
+            r.headers_out.edit(|fields| fields.push(own_field(TIME_US, elapsed_us(started))));
+        } else {
+            r.put_state(Rc::new(Told { level: None, time_us: elapsed_us(started) }));
+        }
         r.headers_out.set(&b"Cache-Control"[..], &b"no-store"[..]);
         match error {
             CacheError::Load(LoadError::Request(_)) => refuse(r, Refusal::BadParameter),

@@ -12,16 +12,34 @@ use terrace_base::log::{ErrorLog, Level};
 use terrace_cache::{Cache, FleetLock, L2, Parts, Policy, Source};
 use terrace_conf::{ConfError, Position};
 use terrace_http::Builder;
+use terrace_kafka::ConsumerStats;
+use terrace_stores::redis::RedisStats;
 use terrace_stores::{BreakerStats, ZooKeeperLock, ZooKeeperOptions};
 use tokio::runtime::Handle;
 
-use super::cache_block::{CacheSpec, Files, Named, Specs};
+use super::cache_block::{CacheSpec, Files, MEMORY_BYTES_MIN, Named, Specs};
 use super::changes::{self, Listening};
 use super::chores::Chores;
 use super::invalidation_block::{InvalidationSpec, Invalidations};
 use super::lock_block::Locks;
 use super::source_block::{OpenSource, SourceOptions, Sources};
-use super::store_block::{StoreOptions, Stores};
+use super::store_block::{OpenStore, StoreOptions, Stores};
+
+/// The rules of `resty.mlcache` for what it keeps in a dictionary: scripts give every life, an old value stays until it makes
+/// room, a load may take as long as a lock is held.
+fn dictionary_policy(size_bytes: u64) -> Policy {
+    Policy {
+        jitter_percent: 0,
+        stale_while_revalidate_ms: 0,
+        stale_if_error_ms: 10 * 365 * 86_400_000,
+        error_retry_ms: 0,
+        load_timeout_ms: 30_000,
+        loads_max: 65_536,
+        lookups_max: 65_536,
+        size_bytes_max: size_bytes.max(MEMORY_BYTES_MIN),
+        ..Policy::default()
+    }
+}
 
 /// One cache of a generation.
 pub struct CacheEntry {
@@ -36,7 +54,7 @@ pub struct CacheEntry {
     /// How it keeps, serves and reloads values.
     pub policy: Policy,
     source: Option<Arc<dyn Source>>,
-    store: Option<(StoreOptions, Arc<dyn L2>)>,
+    store: Option<(StoreOptions, OpenStore)>,
     lock: Option<Arc<dyn FleetLock>>,
     files: Files,
 }
@@ -72,9 +90,11 @@ struct KeptByName {
     caches: HashMap<Arc<str>, Cache>,
     sources: HashMap<Arc<str>, (SourceOptions, OpenSource)>,
     /// By the name of the cache.
-    stores: HashMap<Arc<str>, (StoreOptions, Arc<dyn L2>)>,
+    stores: HashMap<Arc<str>, (StoreOptions, OpenStore)>,
     locks: HashMap<Arc<str>, (ZooKeeperOptions, Arc<ZooKeeperLock>)>,
     listening: HashMap<Arc<str>, Listening>,
+    /// By the name of the dictionary; with the size.
+    of_dictionaries: HashMap<Arc<str>, (u64, Cache)>,
     /// By the name of the cache.
     chores: HashMap<Arc<str>, Chores>,
     /// Of the running generation.
@@ -98,7 +118,24 @@ impl Kept {
     }
 }
 
+impl CacheEntry {
+    /// What its store has met with, if it is Redis.
+    pub(super) fn redis_stats(&self) -> Option<RedisStats> {
+        self.store.as_ref().and_then(|(_, open)| open.redis_stats())
+    }
+
+    /// Its L2, if it has one.
+    pub(super) fn l2(&self) -> Option<Arc<dyn L2>> {
+        self.store.as_ref().map(|(_, open)| open.l2.clone())
+    }
+}
+
 impl Caches {
+    /// The runtime that calls to L2 run on; none while a configuration is only checked.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
+    }
+
     /// The cache of this name.
     pub fn find(&self, name: &[u8]) -> Option<&Cache> {
         self.entry(name).map(|it| &it.cache)
@@ -109,8 +146,37 @@ impl Caches {
         self.entries.iter().find(|it| it.name.as_bytes() == name)
     }
 
+    /// The cache that takes the place of a dictionary of this name and size for `resty.mlcache`: one for the process, kept by
+    /// reloads. None while a configuration is only checked.
+    pub fn of_dictionary(&self, name: &str, size_bytes: u64) -> Option<Cache> {
+        let runtime = self.runtime.clone()?;
+        let mut kept = self.kept.locked();
+        let policy = dictionary_policy(size_bytes);
+        if let Some((size, cache)) = kept.of_dictionaries.get_mut(name) {
+            if std::mem::replace(size, policy.size_bytes_max) != policy.size_bytes_max {
+                cache.reconfigure(policy, None);
+            }
+            return Some(cache.clone());
+        }
+        let cache = Cache::new(policy, None, runtime, Arc::new(now_ms), random_seed());
+        kept.of_dictionaries.insert(name.into(), (policy.size_bytes_max, cache.clone()));
+        Some(cache)
+    }
+
+    /// What the consumers of changes did, with the names of their blocks and their parts (`node`, `group`).
+    pub(super) fn consumers(&self) -> Vec<(Arc<str>, &'static str, ConsumerStats)> {
+        let kept = self.kept.locked();
+        let of_block = |it: &Listening| {
+            let name = it.spec.name.clone();
+            it.stats().map(move |(part, stats)| (name.clone(), part, stats)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = kept.listening.values().flat_map(of_block).collect();
+        all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        all
+    }
+
     /// What the breakers of sources did, with the sources' names.
-    pub fn breakers(&self) -> impl Iterator<Item = (&Arc<str>, BreakerStats)> {
+    pub(super) fn breakers(&self) -> impl Iterator<Item = (&Arc<str>, BreakerStats)> {
         self.sources.iter().filter_map(|(name, _, open)| Some((name, open.breaker()?)))
     }
 
@@ -128,7 +194,7 @@ impl Caches {
             for entry in &self.entries {
                 if kept.caches.contains_key(&entry.name) {
                     entry.cache.reconfigure(entry.policy, entry.source.clone());
-                    let l2 = entry.store.as_ref().map(|(_, l2)| l2.clone());
+                    let l2 = entry.store.as_ref().map(|(_, open)| open.l2.clone());
                     entry.cache.set_fleet(l2, entry.lock.clone());
                 }
             }
@@ -233,8 +299,8 @@ fn make(
                 let report = move |line: String| {
                     kept.log(Level::Warn, &format!("tiered cache \"{whose}\": {line}"));
                 };
-                let l2 = options.open(runtime.clone(), Arc::new(report)).map_err(refused)?;
-                (options, l2)
+                let open = options.open(runtime.clone(), Arc::new(report)).map_err(refused)?;
+                (options, open)
             }
         }),
     };
@@ -243,7 +309,7 @@ fn make(
     let lock = lock.map(|(_, _, lock)| lock.clone() as Arc<dyn FleetLock>);
     let make = || {
         let (source, lock) = (source.clone(), lock.clone());
-        let l2 = store.as_ref().map(|(_, l2)| l2.clone());
+        let l2 = store.as_ref().map(|(_, open)| open.l2.clone());
         Cache::build(Parts {
             policy,
             source,

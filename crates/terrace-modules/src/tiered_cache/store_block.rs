@@ -6,7 +6,7 @@ use std::sync::Arc;
 use terrace_cache::L2;
 use terrace_conf::{ConfError, Node};
 use terrace_http::Builder;
-use terrace_stores::redis::Address;
+use terrace_stores::redis::{Address, RedisStats};
 use terrace_stores::{MemcachedL2, MemcachedOptions, RedisL2, RedisMode, RedisOptions, Report};
 use tokio::runtime::Handle;
 
@@ -58,15 +58,32 @@ impl StoreOptions {
     }
 
     /// Opens the store; it connects when it is first used.
-    pub(super) fn open(&self, runtime: Handle, report: Report) -> Result<Arc<dyn L2>, String> {
+    pub(super) fn open(&self, runtime: Handle, report: Report) -> Result<OpenStore, String> {
         Ok(match self {
-            Self::Redis(options) => Arc::new(
-                RedisL2::open((**options).clone(), runtime, report).map_err(|error| error.to_string())?,
-            ),
+            Self::Redis(options) => {
+                let opened = RedisL2::open((**options).clone(), runtime, report);
+                let redis = Arc::new(opened.map_err(|error| error.to_string())?);
+                OpenStore { l2: redis.clone(), redis: Some(redis) }
+            }
             Self::Memcached(options) => {
-                Arc::new(MemcachedL2::open(options.clone(), report).map_err(|error| error.to_string())?)
+                let opened = MemcachedL2::open(options.clone(), report).map_err(|error| error.to_string())?;
+                OpenStore { l2: Arc::new(opened), redis: None }
             }
         })
+    }
+}
+
+/// An open store.
+#[derive(Clone)]
+pub(super) struct OpenStore {
+    pub(super) l2: Arc<dyn L2>,
+    redis: Option<Arc<RedisL2>>,
+}
+
+impl OpenStore {
+    /// What it has met with, if it is Redis.
+    pub(super) fn redis_stats(&self) -> Option<RedisStats> {
+        self.redis.as_ref().map(|it| it.stats())
     }
 }
 
