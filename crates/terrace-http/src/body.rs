@@ -3,10 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use terrace_base::log::Level;
 use terrace_http1::{BodyDecoder, Framing};
@@ -42,7 +43,7 @@ pub struct BodyFile {
 
 impl BodyFile {
     /// A file that is there already; `keep` says that it outlives the request.
-    pub fn open(path: PathBuf, keep: bool) -> std::io::Result<BodyFile> {
+    pub fn open(path: PathBuf, keep: bool) -> io::Result<BodyFile> {
         let file = File::open(&path)?;
         let len = file.metadata()?.len();
         Ok(BodyFile { file, path, len, keep })
@@ -140,7 +141,8 @@ impl RequestBody {
         self.len() == 0
     }
 
-    fn is_on_wire(&self) -> bool {
+    /// Whether a part of it has not been taken from the client.
+    pub fn is_on_wire(&self) -> bool {
         !self.decoder.borrow().is_finished()
     }
 }
@@ -210,7 +212,7 @@ impl Request {
                 Err(crate::status::CLIENT_CLOSED)
             }
             Ok(_) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
                 self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
                 Err(408)
             }
@@ -250,6 +252,48 @@ impl Request {
             self.keep_alive.set(false);
         }
         result
+    }
+
+    /// Takes decoded bytes of a body that is not to be stored, without waiting; 0 at its end, `UnexpectedEof` where the
+    /// client left before it, `InvalidData` where its framing is broken.
+    pub fn try_read_body(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(client) = self.client.as_ref().filter(|_| self.body.is_on_wire()) else { return Ok(0) };
+        loop {
+            let is_empty = client.input().is_empty();
+            if is_empty && client.try_fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut input = client.input();
+            let mut decoder = self.body.decoder.borrow_mut();
+            let given = input.len().min(buf.len());
+            let decoded =
+                decoder.decode(&input[..given]).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let data = &input[decoded.data];
+            let n = data.len();
+            buf[..n].copy_from_slice(data);
+            input.drain(..decoded.consumed);
+            if n > 0 || decoded.finished {
+                return Ok(n);
+            }
+        }
+    }
+
+    /// Ready once [`Request::try_read_body`] may make progress.
+    pub fn poll_body_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.client.as_ref().filter(|_| self.body.is_on_wire()) {
+            Some(client) => client.poll_take_ready(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Tells a client that waits for it to send its body. False when it is gone.
+    pub fn ask_for_body(&self) -> bool {
+        let Some(client) = &self.client else { return false };
+        if self.body.expect_continue.replace(false) && !self.output.is_started() {
+            client.out().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            client.write_pending();
+        }
+        !client.is_gone()
     }
 
     /// Whether a part of the body has not been read from the client.
@@ -301,7 +345,7 @@ impl BodyWriter {
     }
 
     /// Adds bytes, for `r`; a move to a file is logged.
-    pub fn write(&mut self, r: &Request, data: &[u8]) -> std::io::Result<()> {
+    pub fn write(&mut self, r: &Request, data: &[u8]) -> io::Result<()> {
         if data.is_empty() || self.directory.is_none() {
             return Ok(());
         }
@@ -333,7 +377,7 @@ impl BodyWriter {
         r.log(level, format_args!("a client request body is buffered to a temporary file {path}"));
     }
 
-    fn spill(&mut self) -> std::io::Result<()> {
+    fn spill(&mut self) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         std::fs::create_dir_all(directory)?;
         let number = FILES.fetch_add(1, Ordering::Relaxed);

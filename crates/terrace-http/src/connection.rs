@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;
 use std::io;
+use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -20,6 +21,7 @@ use crate::core::server_conf::CoreServer;
 use crate::generation::{Listen, ServerIndex};
 use crate::headers_in::SentHead;
 use crate::location_tree::LocationIndex;
+use crate::tls::{self, SessionCell};
 use crate::worker::{Handover, Worker};
 use crate::{Request, engine, special};
 
@@ -39,6 +41,8 @@ pub struct Client {
     pub requests: Cell<u32>,
     /// When it was accepted, monotonic ms (`$connection_time`).
     pub accepted_ms: u64,
+    /// What is known since its TLS handshake.
+    pub(crate) tls: SessionCell,
     out: RefCell<Vec<u8>>,
     written: Cell<usize>,
     sent_bytes: Cell<u64>,
@@ -49,6 +53,10 @@ pub struct Client {
     /// The location of the last request: its timeouts are in force.
     pub(crate) location: Cell<LocationIndex>,
     idle_waker: RefCell<Option<Waker>>,
+    /// How many read from the stream, or wait to.
+    readers: Cell<u32>,
+    /// Who looks for the client's leaving while nobody reads.
+    watcher: RefCell<Option<Waker>>,
     timer: RefCell<Timer>,
 }
 
@@ -56,6 +64,8 @@ pub struct Client {
 const OUT_KEPT_BYTES_MAX: usize = 64 * 1024;
 /// `postpone_output`: less than this waits for more.
 const POSTPONE_BYTES: usize = 1460;
+/// Who looks for a client's leaving keeps at most about so many bytes that the client sends in the meantime.
+const WATCHED_BYTES_MAX: usize = 64 * 1024;
 
 impl Client {
     /// The address it was accepted on.
@@ -96,6 +106,75 @@ impl Client {
     /// Whether the client has closed its side.
     pub fn has_left(&self) -> bool {
         self.gone.get() || (self.input.borrow().is_empty() && self.stream.is_closed_by_peer())
+    }
+
+    /// Says, while the answer is kept, that somebody reads from the stream.
+    pub fn reading(self: &Rc<Self>) -> Reading {
+        Reading::new(Rc::clone(self))
+    }
+
+    /// Whether somebody reads from the stream, or waits to.
+    pub fn is_read(&self) -> bool {
+        self.readers.get() > 0
+    }
+
+    /// Ready once the client has closed its side of the connection. What it sends before is kept for whoever reads next,
+    /// and means that it has not left: it waits for an answer to that. Looks only while nobody else reads; one task at a
+    /// time may look.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watcher.replace(Some(cx.waker().clone()));
+        if self.is_read() {
+            return Poll::Pending;
+        }
+        while self.input.borrow().len() < WATCHED_BYTES_MAX {
+            match self.poll_read_input(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) if self.input.borrow().is_empty() => return Poll::Ready(()),
+                Poll::Ready(_) => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Takes bytes that the client has sent, without waiting; 0 at the end of the stream.
+    pub fn try_take(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut input = self.input.borrow_mut();
+        if input.is_empty() {
+            return self.stream.try_read(buf);
+        }
+        let n = input.len().min(buf.len());
+        buf[..n].copy_from_slice(&input[..n]);
+        input.drain(..n);
+        Ok(n)
+    }
+
+    /// Reads into [`Client::input`] what is there, without waiting; 0 at the end of the stream.
+    pub(crate) fn try_fill(&self) -> io::Result<usize> {
+        let mut input = self.input.borrow_mut();
+        let start = input.len();
+        input.resize(start + crate::body::READ_BYTES, 0);
+        let got = self.stream.try_read(&mut input[start..]);
+        input.truncate(start + got.as_ref().copied().unwrap_or(0));
+        got
+    }
+
+    /// Ready once [`Client::try_take`] may make progress.
+    pub fn poll_take_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.input.borrow().is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Writes bytes as they are behind what waits to be written, without waiting.
+    pub fn try_put(&self, data: &[u8]) -> io::Result<usize> {
+        if !self.write_pending() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.gone.get() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let n = self.stream.try_write(data)?;
+        self.sent_bytes.set(self.sent_bytes.get() + n as u64);
+        Ok(n)
     }
 
     pub(crate) fn wake_idle(&self) {
@@ -180,6 +259,7 @@ impl Client {
 
     /// Reads more into [`Client::input`]; 0 at the end of the stream.
     pub async fn read_more(&self, timeout_ms: u64) -> io::Result<usize> {
+        let _reading = Reading::new(self);
         let deadline = clock::monotonic_ms() + timeout_ms;
         let mut timer = self.timer.take();
         let result = poll_fn(|cx| {
@@ -201,12 +281,7 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(r) => r?,
             }
-            let mut input = self.input.borrow_mut();
-            let start = input.len();
-            input.resize(start + crate::body::READ_BYTES, 0);
-            let got = self.stream.try_read(&mut input[start..]);
-            input.truncate(start + got.as_ref().copied().unwrap_or(0));
-            match got {
+            match self.try_fill() {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 other => return Poll::Ready(other),
             }
@@ -223,6 +298,25 @@ impl Client {
             polled
         })
         .await
+    }
+}
+
+/// Somebody reads from a client's stream, or waits to.
+pub struct Reading<C: Deref<Target = Client> = Rc<Client>>(C);
+
+impl<C: Deref<Target = Client>> Reading<C> {
+    fn new(client: C) -> Reading<C> {
+        client.readers.set(client.readers.get() + 1);
+        Reading(client)
+    }
+}
+
+impl<C: Deref<Target = Client>> Drop for Reading<C> {
+    fn drop(&mut self) {
+        self.0.readers.set(self.0.readers.get().saturating_sub(1));
+        if let Some(w) = self.0.watcher.borrow_mut().take() {
+            w.wake();
+        }
     }
 }
 
@@ -248,6 +342,7 @@ pub fn serve(
     requests: u32,
 ) -> impl Future<Output = ()> + 'static {
     let generation = &worker.generation;
+    let stream = if generation.listens[listen].ssl.is_some() { stream.with_tls() } else { stream };
     let location = generation.server(generation.listens[listen].names.default_server()).root;
     let client = Rc::new(Client {
         number,
@@ -257,6 +352,7 @@ pub fn serve(
         listen,
         requests: Cell::new(requests),
         accepted_ms: clock::monotonic_ms(),
+        tls: SessionCell::new(),
         out: RefCell::default(),
         written: Cell::new(0),
         sent_bytes: Cell::new(0),
@@ -265,6 +361,8 @@ pub fn serve(
         is_pipelined: Cell::new(false),
         location: Cell::new(location),
         idle_waker: RefCell::new(None),
+        readers: Cell::new(0),
+        watcher: RefCell::new(None),
         timer: RefCell::new(Timer::new()),
     });
     let entered = Entered::new(&client);
@@ -295,6 +393,9 @@ impl Drop for Entered {
 
 /// Serves requests. True when the connection should go to the next generation.
 async fn run(client: &Rc<Client>) -> bool {
+    if client.stream.tls().is_some() && !tls::handshake(client).await {
+        return false;
+    }
     loop {
         let head = match read_head(client).await {
             Ok(h) => h,
@@ -453,7 +554,8 @@ async fn await_request(client: &Client) -> Result<(), NoHead> {
         if let Poll::Ready(r) = client.stream.poll_read_ready(cx) {
             return Poll::Ready(r.map_err(|_| NoHead::Close));
         }
-        if client.worker.is_draining() {
+        // A connection with TLS cannot move; its first request is on its way.
+        if client.worker.is_draining() && (client.requests.get() > 0 || client.tls.get().is_none()) {
             return Poll::Ready(Err(NoHead::Drain));
         }
         let mut waker = client.idle_waker.borrow_mut();

@@ -8,7 +8,7 @@ use terrace_http1::Framing;
 use crate::location_tree::Found;
 use crate::phase::{Outcome, Phase, Step};
 use crate::request::{Entry, REDIRECTS_MAX};
-use crate::{Request, special, status};
+use crate::{Request, special, status, tls};
 
 /// A step's answer. Unlike [`Step::get`] it makes no future where the answer is there.
 macro_rules! answer {
@@ -30,14 +30,23 @@ enum End {
 
 /// Serves a request from its first phase to its log line.
 pub async fn serve(r: &Rc<Request>) {
-    run(r).await;
+    run_from(r, tls::refusal(r)).await;
     end(r).await;
 }
 
 /// Serves a request or subrequest up to the last byte of its response.
 pub async fn run(r: &Rc<Request>) {
+    run_from(r, None).await;
+}
+
+/// As [`run`]; a `refused` request ends with that status.
+async fn run_from(r: &Rc<Request>, mut refused: Option<u16>) {
     loop {
-        match phases(r).await {
+        let ended = match refused.take() {
+            Some(status) => End::Status(status),
+            None => phases(r).await,
+        };
+        match ended {
             End::Done => break,
             End::Status(s) => {
                 if matches!(s, status::CLOSE | status::CLIENT_CLOSED | status::REQUEST_TIMEOUT) {
@@ -193,7 +202,12 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
 fn check_location(r: &Rc<Request>) -> Option<Outcome> {
     let core = &r.location().core;
     let Framing::Length(n) = r.body.framing() else { return None };
-    if core.client_max_body_bytes == 0 || n <= core.client_max_body_bytes || r.is_subrequest() {
+    // The page that tells an error is not refused for the body of the request that failed.
+    if core.client_max_body_bytes == 0
+        || n <= core.client_max_body_bytes
+        || r.is_subrequest()
+        || r.error_page.get()
+    {
         return None;
     }
     r.log(Level::Error, format_args!("client intended to send too large body: {n} bytes"));
@@ -250,7 +264,12 @@ async fn access(r: &Rc<Request>) -> Outcome {
         i += 1;
     }
     match refused {
-        Some(s) => Outcome::Status(s),
+        Some(s) => {
+            if s == 403 {
+                r.log(Level::Error, format_args!("access forbidden by rule"));
+            }
+            Outcome::Status(s)
+        }
         None => Outcome::Declined,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use terrace_base::log::ErrorLog;
+use terrace_conf::Position;
 use terrace_net::{Address, ListenOptions};
 
 use crate::conf::slots::Slots;
@@ -81,6 +82,8 @@ pub struct Listen {
     pub address: Address,
     /// Its socket's options.
     pub options: ListenOptions,
+    /// Where TLS is asked for, if it is.
+    pub ssl: Option<Position>,
     /// Which server answers to which name.
     pub names: ServerNames,
 }

@@ -26,6 +26,7 @@ pub mod server_names;
 pub mod special;
 pub mod status;
 pub mod subrequest;
+pub mod tls;
 pub mod typemap;
 pub mod value;
 pub mod variables;

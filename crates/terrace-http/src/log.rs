@@ -23,6 +23,9 @@ impl Request {
         self.append_log_context(&mut text);
         let number = self.client.as_ref().map(|c| c.number);
         self.location().core.error_log.write(level, number, text.as_bytes());
+        if let Some(tap) = self.worker.log_tap() {
+            tap(level, number, text.as_bytes());
+        }
     }
 
     fn append_log_context(&self, text: &mut String) {

@@ -50,6 +50,7 @@ pub struct Output {
     starting: Cell<bool>,
     finished: Cell<bool>,
     aborted: Cell<bool>,
+    taken_over: Cell<bool>,
     held: RefCell<Vec<u8>>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
@@ -63,6 +64,7 @@ impl Default for Output {
             starting: Cell::default(),
             finished: Cell::default(),
             aborted: Cell::default(),
+            taken_over: Cell::default(),
             held: RefCell::default(),
             body_bytes: Cell::default(),
             head_bytes: Cell::default(),
@@ -84,6 +86,11 @@ impl Output {
     /// Whether the response was given up in the middle; see [`Request::abort`].
     pub fn is_aborted(&self) -> bool {
         self.aborted.get()
+    }
+
+    /// Whether the connection is a script's; see [`Request::take_over`].
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over.get()
     }
 
     /// Body bytes given so far (`$body_bytes_sent`).
@@ -143,6 +150,11 @@ impl Request {
 
     /// Decides the framing and writes the head.
     fn start(&self) {
+        if self.output.aborted.get() {
+            // A filter gave up: there is no response.
+            self.output.mode.set(Mode::Nowhere);
+            return;
+        }
         let out = &self.headers_out;
         let status = out.status.get();
         if matches!(status, 204 | 304) {
@@ -204,7 +216,7 @@ impl Request {
     /// gone.
     pub fn write_now(&self, data: &[u8], end: &[u8]) -> bool {
         self.frame(data, end);
-        self.client.as_ref().is_none_or(|c| c.write_if_large())
+        !self.output.aborted.get() && self.client.as_ref().is_none_or(|c| c.write_if_large())
     }
 
     /// Adds body bytes to the connection's buffer and leaves the writing to the caller; see
@@ -220,6 +232,19 @@ impl Request {
         self.output.finished.set(true);
     }
 
+    /// Leaves the connection to the caller, who writes to it past this response: nothing more of the response is sent,
+    /// and the connection is closed after the request.
+    pub fn take_over(&self) {
+        self.keep_alive.set(false);
+        self.output.starting.set(true);
+        self.output.mode.set(Mode::Nowhere);
+        self.output.taken_over.set(true);
+        self.output.finished.set(true);
+        if !self.body.is_read() {
+            self.body.replace(crate::body::Stored::Empty);
+        }
+    }
+
     /// Sends a piece of the body through the filters. Waits where the client is slower than the source. The answer is
     /// false once the client is gone.
     pub fn send(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
@@ -233,22 +258,28 @@ impl Request {
         self.send_filtered(chunk, 0)
     }
 
-    /// As [`Request::send`], but past the body filters: for bytes that have been through those of a subrequest.
+    /// As [`Request::send`], but for bytes that have been through the body filters of a subrequest: past all that are
+    /// not for the whole response.
     pub fn send_unfiltered(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
         if let Step::Wait(header) = self.send_header() {
             let r = Rc::clone(self);
             return Step::wait(async move {
                 header.await;
-                r.send_framed(&chunk).get().await
+                r.send_through(chunk, 0, true).get().await
             });
         }
-        self.send_framed(&chunk)
+        self.send_through(chunk, 0, true)
     }
 
-    fn send_filtered(self: &Rc<Self>, mut chunk: Chunk, first: usize) -> Step<bool> {
+    fn send_filtered(self: &Rc<Self>, chunk: Chunk, first: usize) -> Step<bool> {
+        self.send_through(chunk, first, false)
+    }
+
+    /// Sends a piece through the filters from the `first` on, or those among them that are for the whole response.
+    fn send_through(self: &Rc<Self>, mut chunk: Chunk, first: usize, whole_only: bool) -> Step<bool> {
         let filters = &self.location().body_filters;
         for (i, filter) in filters.iter().enumerate().skip(first) {
-            if !filter.applies(self) {
+            if (whole_only && !filter.is_for_whole_response()) || !filter.applies(self) {
                 continue;
             }
             match filter.filter(self, chunk) {
@@ -257,7 +288,7 @@ impl Request {
                     let r = Rc::clone(self);
                     return Step::wait(async move {
                         let c = f.await;
-                        Box::pin(r.send_filtered(c, i + 1).get()).await
+                        Box::pin(r.send_through(c, i + 1, whole_only).get()).await
                     });
                 }
             }
@@ -273,7 +304,7 @@ impl Request {
         let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) else {
             return Step::Ready(true);
         };
-        if client.is_gone() {
+        if client.is_gone() || self.output.aborted.get() {
             return Step::Ready(false);
         }
         let unsent = client.unsent();

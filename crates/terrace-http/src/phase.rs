@@ -127,6 +127,11 @@ pub trait BodyFilter: Send + Sync {
     fn applies(&self, _r: &Request) -> bool {
         true
     }
+
+    /// Whether it changes the response as a whole, and so also what subrequests gave (a compression).
+    fn is_for_whole_response(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(&Rc<Request>) -> Step + Send + Sync> Handler for F {

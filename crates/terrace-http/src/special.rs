@@ -130,8 +130,9 @@ fn title(code: u16) -> Option<&'static str> {
 pub fn set_location_header(r: &Request, to: &[u8]) {
     let core = &r.location().core;
     let mut out = Vec::with_capacity(to.len() + 64);
-    if core.absolute_redirect && to.first() == Some(&b'/') {
-        out.extend_from_slice(b"http://");
+    if core.absolute_redirect && to.first() == Some(&b'/') && !r.is_subrequest() {
+        out.extend_from_slice(r.scheme().as_bytes());
+        out.extend_from_slice(b"://");
         let host = r.host();
         if core.server_name_in_redirect || host.is_empty() {
             out.extend_from_slice(r.server().core.name().as_bytes());
@@ -139,7 +140,7 @@ pub fn set_location_header(r: &Request, to: &[u8]) {
             out.extend_from_slice(&host);
         }
         let port = r.client.as_ref().map_or(0, |c| c.listen().address.port());
-        if core.port_in_redirect && port != 0 && port != 80 {
+        if core.port_in_redirect && port != 0 && port != if r.tls().is_some() { 443 } else { 80 } {
             out.push(b':');
             out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }

@@ -58,8 +58,8 @@ fn define_request(t: &mut VarTable) {
     });
     t.define("request", |r, o| put(o, r.main().as_deref().unwrap_or(r).line()));
     t.define("request_method", |r, o| put(o, &r.main().as_deref().unwrap_or(r).method()));
-    t.define("scheme", |_, o| put(o, b"http"));
-    t.define("https", |_, _| true);
+    t.define("scheme", |r, o| put(o, r.scheme().as_bytes()));
+    t.define("https", |r, o| put(o, if r.tls().is_some() { b"on" } else { b"" }));
     t.define("host", |r, o| {
         let host = r.host();
         put(

@@ -82,6 +82,9 @@ pub enum Slot {
 
 impl VarTable {
     fn entry(&mut self, name: &[u8]) -> usize {
+        // Names are the same in any case, as in nginx.
+        let lower = name.to_ascii_lowercase();
+        let name = &lower[..];
         if let Some(i) = self.names.get(name) {
             return *i as usize;
         }
@@ -187,6 +190,11 @@ impl VarTable {
     pub fn find(&self, name: &[u8]) -> Option<VarIndex> {
         let i = *self.names.get(name)?;
         (!matches!(self.variables[i as usize].kind, Kind::Undefined)).then_some(VarIndex(i))
+    }
+
+    /// Whether the variable is one of a family, which no directive has defined by itself.
+    pub fn is_of_prefix(&self, index: VarIndex) -> bool {
+        matches!(self.variables[index.0 as usize].kind, Kind::Named(..))
     }
 
     /// The defined variables in the order of their definition, and whether they may be changed; for the reference.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
 use terrace_base::clock;
+use terrace_base::log::Level;
 use terrace_net::{Address, Detached};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -32,6 +33,9 @@ pub struct Handover {
     /// How many requests it has carried.
     pub requests: u32,
 }
+
+/// Gets what a worker's requests write to the error log: the level, the connection's number, and the message.
+pub type LogTap = Rc<dyn Fn(Level, Option<u64>, &[u8])>;
 
 /// Numbers of connections, unique in the process.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -65,6 +69,7 @@ pub struct Worker {
     /// A connection or task has ended.
     left: Notify,
     drain_began: Notify,
+    log_tap: RefCell<Option<LogTap>>,
 }
 
 impl Worker {
@@ -82,6 +87,7 @@ impl Worker {
             untimed: Cell::new(0),
             left: Notify::new(),
             drain_began: Notify::new(),
+            log_tap: RefCell::default(),
         })
     }
 
@@ -165,6 +171,15 @@ impl Worker {
             }
             left.await;
         }
+    }
+
+    /// Lets `tap` see each message of a request that goes to the error log.
+    pub fn tap_log(&self, tap: LogTap) {
+        self.log_tap.replace(Some(tap));
+    }
+
+    pub(crate) fn log_tap(&self) -> Option<LogTap> {
+        self.log_tap.borrow().clone()
     }
 
     /// Runs a task that the drain waits for (a timer that is due, a background refresh).

@@ -16,7 +16,7 @@ macro_rules! known {
 pub static KNOWN: &[Known] = known! {
     Tuning "Tunes nginx's processes; Terrace's workers are threads of one process.":
         "timer_resolution" "lock_file" "debug_points" "worker_priority" "worker_cpu_affinity" "worker_rlimit_core"
-        "worker_aio_requests" "thread_pool" "pcre_jit" "google_perftools_profiles" "quic_bpf";
+        "worker_aio_requests" "pcre_jit" "google_perftools_profiles" "quic_bpf";
     Tuning "What the module does is built in, or its directives are reported on their own.":
         "load_module";
     Tuning "Tunes nginx's event loop; each worker has a listener of its own here.":
@@ -39,11 +39,11 @@ pub static KNOWN: &[Known] = known! {
     Tuning "Works around browsers that are gone.":
         "msie_padding" "msie_refresh";
     Tuning "Tunes a compression that is configured by other directives.":
-        "gzip_buffers" "gzip_comp_level" "gzip_hash" "gzip_min_length" "gzip_no_buffer" "gzip_window"
-        "postpone_gzipping" "gunzip_buffers";
+        "gzip_buffers" "gzip_hash" "gzip_no_buffer" "gzip_window" "postpone_gzipping" "gunzip_buffers";
     Tuning "Tunes TLS, which is configured by other directives.":
-        "ssl_buffer_size" "ssl_session_cache" "ssl_session_timeout" "ssl_session_tickets" "ssl_certificate_cache"
-        "ssl_object_cache_inheritable" "ssl_ocsp_cache" "ssl_handshake_timeout";
+        "ssl_certificate_cache" "ssl_object_cache_inheritable" "ssl_ocsp_cache" "ssl_handshake_timeout" "ssl_dhparam";
+    Tuning "Proofs by OCSP are not sent along; clients ask the authority themselves.":
+        "ssl_stapling" "ssl_stapling_file" "ssl_stapling_responder" "ssl_stapling_verify";
     Tuning "Tunes HTTP/2 or HTTP/3, which are configured by other directives.":
         "http2_recv_buffer_size" "http2_pool_size" "http2_max_concurrent_streams" "http2_max_concurrent_pushes"
         "http2_max_requests" "http2_max_field_size" "http2_max_header_size" "http2_body_preread_size"
@@ -54,41 +54,29 @@ pub static KNOWN: &[Known] = known! {
         "fastcgi_temp_path" "uwsgi_temp_path" "scgi_temp_path";
 
     NotCarriedOut "Core: not carried out yet.":
-        "limit_except" "limit_rate" "limit_rate_after" "max_headers" "auth_delay" "early_hints" "post_action"
+        "limit_rate" "limit_rate_after" "max_headers" "auth_delay" "early_hints" "post_action"
         "disable_symlinks" "ssl_engine";
-    NotCarriedOut "Compression is not carried out yet.":
-        "gzip" "gzip_types" "gzip_vary" "gzip_http_version" "gzip_proxied" "gzip_disable" "gzip_static" "gunzip";
-    NotCarriedOut "TLS is not carried out yet.":
-        "ssl" "ssl_certificate" "ssl_certificate_key" "ssl_certificate_compression" "ssl_ech_file"
-        "ssl_password_file" "ssl_dhparam" "ssl_ecdh_curve" "ssl_protocols" "ssl_ciphers" "ssl_verify_client"
-        "ssl_verify_depth" "ssl_client_certificate" "ssl_trusted_certificate" "ssl_prefer_server_ciphers"
-        "ssl_session_ticket_key" "ssl_crl" "ssl_ocsp" "ssl_ocsp_responder" "ssl_stapling" "ssl_stapling_file"
-        "ssl_stapling_responder" "ssl_stapling_verify" "ssl_early_data" "ssl_conf_command" "ssl_reject_handshake"
-        "ssl_alpn" "ssl_preread";
+    NotCarriedOut "This part of TLS is not carried out.":
+        "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_password_file" "ssl_session_ticket_key" "ssl_ocsp"
+        "ssl_ocsp_responder" "ssl_early_data" "ssl_conf_command" "ssl_alpn" "ssl_preread";
     NotCarriedOut "HTTP/2 and HTTP/3 are not carried out yet.":
         "http2" "http3" "http3_hq" "quic_retry" "quic_host_key";
     NotCarriedOut "Limits by key are not carried out yet.":
         "limit_req" "limit_req_zone" "limit_req_log_level" "limit_req_status" "limit_req_dry_run" "limit_conn"
         "limit_conn_zone" "limit_conn_log_level" "limit_conn_status" "limit_conn_dry_run";
     NotCarriedOut "This check of access is not carried out yet.":
-        "auth_basic" "auth_basic_user_file" "auth_request" "auth_request_set" "valid_referers" "secure_link"
-        "secure_link_md5" "secure_link_secret" "auth_jwt" "auth_jwt_key_file";
+        "auth_basic" "auth_basic_user_file" "secure_link"
+        "secure_link_md5" "secure_link_secret";
     NotCarriedOut "This change of responses is not carried out yet.":
         "add_trailer" "add_before_body" "add_after_body" "addition_types" "sub_filter" "sub_filter_types" "sub_filter_once"
         "sub_filter_last_modified" "ssi" "ssi_silent_errors"
         "ssi_ignore_recycled_buffers" "ssi_min_file_chunk" "ssi_value_length" "ssi_types" "ssi_last_modified"
-        "slice" "image_filter" "image_filter_jpeg_quality" "image_filter_webp_quality" "image_filter_sharpen"
-        "image_filter_transparency" "image_filter_interlace" "image_filter_buffer" "xml_entities"
-        "xml_external_entities" "xslt_stylesheet" "xslt_param" "xslt_string_param" "xslt_types"
-        "xslt_last_modified" "userid" "userid_service" "userid_name" "userid_domain" "userid_path" "userid_expires"
+        "slice" "userid" "userid_service" "userid_name" "userid_domain" "userid_path" "userid_expires"
         "userid_flags" "userid_p3p" "userid_mark";
     NotCarriedOut "This kind of content is not carried out yet.":
-        "autoindex" "autoindex_format" "autoindex_localtime" "autoindex_exact_size" "random_index" "empty_gif"
-        "stub_status" "flv" "mp4" "mp4_buffer_size" "mp4_max_buffer_size" "mp4_start_key_frame" "mp4_limit_rate"
-        "mp4_limit_rate_after" "dav_methods" "create_full_put_path" "min_delete_depth" "dav_access" "perl"
-        "perl_modules" "perl_require" "perl_set" "mirror" "mirror_request_body" "degradation" "degrade";
-    NotCarriedOut "Variables about the client are not carried out yet.":
-        "geoip_country" "geoip_org" "geoip_city" "geoip_proxy" "geoip_proxy_recursive" "modern_browser"
+        "autoindex" "autoindex_format" "autoindex_localtime" "autoindex_exact_size" "random_index"
+        "stub_status" "dav_methods" "create_full_put_path" "min_delete_depth" "dav_access" "mirror" "mirror_request_body";
+    NotCarriedOut "Variables about the client are not carried out yet.": "modern_browser"
         "ancient_browser" "modern_browser_value" "ancient_browser_value";
     NotCarriedOut "FastCGI is not carried out yet.":
         "fastcgi_pass" "fastcgi_index" "fastcgi_split_path_info" "fastcgi_param" "fastcgi_catch_stderr"
@@ -145,8 +133,6 @@ pub static KNOWN: &[Known] = known! {
         "tunnel_pass" "tunnel_bind" "tunnel_socket_keepalive" "tunnel_socket_rcvbuf" "tunnel_socket_sndbuf"
         "tunnel_connect_timeout" "tunnel_send_timeout" "tunnel_send_lowat" "tunnel_buffer_size"
         "tunnel_read_timeout" "tunnel_next_upstream" "tunnel_next_upstream_tries" "tunnel_next_upstream_timeout";
-    NotCarriedOut "This way to choose a server is not carried out yet.":
-        "least_time" "sticky" "sticky_cookie_insert" "queue" "ntlm";
     NotCarriedOut "Proxying of TCP, UDP and mail is not carried out.":
         "stream" "mail" "pass" "proxy" "proxy_timeout" "proxy_protocol" "proxy_protocol_timeout" "preread_timeout"
         "preread_buffer_size" "proxy_half_close" "proxy_requests" "proxy_responses" "proxy_upload_rate"
@@ -157,6 +143,15 @@ pub static KNOWN: &[Known] = known! {
         "smtp_greeting_delay" "smtp_capabilities" "smtp_auth" "starttls";
     NotCarriedOut "Reading the error log from Lua is not carried out yet.":
         "lua_capture_error_log";
+    Foreign "belongs to a module that nginx is built without unless asked for, and that Terrace does not have":
+        "image_filter" "image_filter_jpeg_quality" "image_filter_webp_quality" "image_filter_sharpen"
+        "image_filter_transparency" "image_filter_interlace" "image_filter_buffer" "xml_entities"
+        "xml_external_entities" "xslt_stylesheet" "xslt_param" "xslt_string_param" "xslt_types"
+        "xslt_last_modified" "perl" "perl_modules" "perl_require" "perl_set" "geoip_country" "geoip_org"
+        "geoip_city" "geoip_proxy" "geoip_proxy_recursive" "flv" "mp4" "mp4_buffer_size" "mp4_max_buffer_size"
+        "mp4_start_key_frame" "mp4_limit_rate" "mp4_limit_rate_after" "degradation" "degrade";
+    Foreign "belongs to nginx's commercial version":
+        "auth_jwt" "auth_jwt_key_file" "least_time" "sticky" "sticky_cookie_insert" "queue" "ntlm";
 };
 
 #[cfg(test)]

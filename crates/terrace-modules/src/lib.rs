@@ -5,21 +5,27 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod auth_request;
 pub mod charset;
 pub mod echo;
+pub mod empty_gif;
 mod file_test;
 pub mod geo;
+pub mod gzip;
 pub mod headers;
 pub mod headers_more;
 pub mod index;
 pub mod known;
+pub mod limit_except;
 pub mod log;
 pub mod map;
 pub mod not_modified;
 pub mod range;
 pub mod realip;
+pub mod referer;
 pub mod rewrite;
 pub mod set_misc;
+pub mod ssl;
 pub mod static_files;
 #[cfg(test)]
 mod static_files_tests;
@@ -34,20 +40,34 @@ use terrace_http::Module;
 pub static ALL: &[&dyn Module] = &[
     &geo::Geo,
     &map::Map,
+    &ssl::Ssl,
     &realip::RealIp,
+    &referer::Referer,
     &not_modified::NotModified,
     &range::RangeBody,
+    &limit_except::LimitExcept,
     &rewrite::Rewrite,
     &set_misc::SetMisc,
     &headers_more::HeadersMore,
     &access::Access,
+    &auth_request::AuthRequest,
     &try_files::TryFiles,
     &echo::Echo,
+    &empty_gif::EmptyGif,
     &tiered_cache::TieredCache,
     &index::Index,
+    &gzip::GzipStatic,
     &static_files::StaticFiles,
 ];
 
 /// The modules that come after those of scripts and proxies: their header filters see what those have set, and the
 /// access log is written last.
-pub static LATE: &[&dyn Module] = &[&echo::EchoBody, &headers::Headers, &charset::Charset, &range::Range, &log::AccessLog];
+pub static LATE: &[&dyn Module] = &[
+    &echo::EchoBody,
+    &headers::Headers,
+    &gzip::Gunzip,
+    &charset::Charset,
+    &gzip::Gzip,
+    &range::Range,
+    &log::AccessLog,
+];

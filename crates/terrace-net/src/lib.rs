@@ -9,8 +9,8 @@ mod connect;
 mod datagram;
 mod listen;
 mod stream;
-pub mod tls;
 mod timer;
+pub mod tls;
 
 pub use address::Address;
 pub use connect::{ConnectError, connect, connect_from, resolve};

@@ -15,6 +15,7 @@ use crate::core::location_conf::CoreLocation;
 use crate::core::server_conf::{CoreServer, CoreServerConf, ServerNameConf};
 use crate::generation::{Generation, Listen, Location, Server, ServerIndex};
 use crate::location_tree::{LocationTree, Matcher};
+use crate::tls::SslConf;
 
 type Built = Vec<Option<Location>>;
 
@@ -40,6 +41,8 @@ pub(super) fn assemble(mut b: Builder, number: u64) -> Result<(Generation, Vec<S
     // The `http` drafts took an index of their own, which nothing uses.
     let filler = || Arc::new(ErrorLog::stderr(Level::Emerg));
     let locations = built.into_iter().map(|l| l.unwrap_or_else(|| unused(filler()))).collect();
+    let locations: Vec<Location> = locations;
+    check_certificates(&listens, &servers, &locations)?;
     let prefix = b.paths.prefix.clone();
     let generation = Generation {
         locations,
@@ -53,6 +56,24 @@ pub(super) fn assemble(mut b: Builder, number: u64) -> Result<(Generation, Vec<S
         shared: b.shared,
     };
     Ok((generation, b.warnings))
+}
+
+/// The default server of an address with TLS must have something to show.
+fn check_certificates(
+    listens: &[Listen],
+    servers: &[Server],
+    locations: &[Location],
+) -> Result<(), ConfError> {
+    for listen in listens {
+        let Some(at) = &listen.ssl else { continue };
+        let root = servers[listen.names.default_server().0 as usize].root;
+        let ssl = locations[root.0 as usize].settings.find::<SslConf>().and_then(|c| c.server.as_ref());
+        if !ssl.is_some_and(|s| s.rejects || s.tls.has_identity()) {
+            let text = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+            return Err(ConfError::at(at, text.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn unused(log: Arc<ErrorLog>) -> Location {
@@ -111,6 +132,7 @@ fn link_listens(
                 listens.push(Listen {
                     address: spec.address.clone(),
                     options: spec.options.clone(),
+                    ssl: None,
                     names: Default::default(),
                 });
                 let last = listens.len() - 1;
@@ -122,6 +144,10 @@ fn link_listens(
         }
         if spec.has_options {
             listen.options = spec.options;
+        }
+        if spec.is_ssl {
+            listen.ssl.get_or_insert_with(|| spec.at.clone());
+            draft.slots.of::<SslConf>().listens = true;
         }
         listen.names.add_server(index, spec.is_default);
         for name in &names.names {
@@ -193,7 +219,8 @@ fn make_location(b: &mut Builder, draft: Draft) -> Result<(bool, Location), Conf
         body_filters: Vec::new(),
     };
     for (i, m) in b.modules.iter().enumerate() {
-        location.order = i as u16;
+        // 0 is that of handlers which come first.
+        location.order = i as u16 + 1;
         m.location(b, &mut location)?;
     }
     Ok((location.core.auto_redirect, location.finish()))

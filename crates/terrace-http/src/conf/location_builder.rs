@@ -38,6 +38,11 @@ impl LocationBuilder {
         self.phases[phase as usize].push(handler);
     }
 
+    /// Adds a handler that runs before those of all other modules in its phase.
+    pub fn add_first(&mut self, phase: Phase, handler: impl Handler + 'static) {
+        self.phases[phase as usize].insert(0, PhaseHandler { order: 0, handler: Arc::new(handler) });
+    }
+
     /// Makes `handler` the location's one content handler, unless an `if` block has one of its own already.
     pub fn set_content(&mut self, handler: impl Handler + 'static) {
         if !self.content_is_own {

@@ -15,6 +15,8 @@ pub struct ListenSpec {
     pub address: Address,
     /// `default_server`.
     pub is_default: bool,
+    /// `ssl`.
+    pub is_ssl: bool,
     /// Socket options.
     pub options: ListenOptions,
     /// Whether any socket option was given.
@@ -30,6 +32,7 @@ impl ListenSpec {
         ListenSpec {
             address: Address::Ip((Ipv4Addr::UNSPECIFIED, port).into()),
             is_default: false,
+            is_ssl: false,
             options: ListenOptions::default(),
             has_options: false,
             at: at.clone(),
@@ -55,6 +58,7 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let mut spec = ListenSpec {
         address,
         is_default: false,
+        is_ssl: false,
         options: ListenOptions::default(),
         has_options: false,
         at: node.at.clone(),
@@ -70,7 +74,8 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
             b"so_keepalive" => spec.options.keepalive = p.text()? != "off",
             // Every worker has its own socket; the rest only tunes.
             b"reuseport" | b"bind" | b"deferred" | b"fastopen" | b"setfib" | b"accept_filter" => {}
-            b"ssl" | b"http2" | b"quic" | b"proxy_protocol" | b"spdy" => {
+            b"ssl" if p.value.is_none() => spec.is_ssl = true,
+            b"http2" | b"quic" | b"proxy_protocol" | b"spdy" => {
                 let what = String::from_utf8_lossy(p.name);
                 return Err(
                     node.error(format!("listen parameter \"{what}\" is known but not carried out yet"))

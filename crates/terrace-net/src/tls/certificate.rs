@@ -156,9 +156,9 @@ fn hex_upper(bytes: &[u8]) -> String {
 /// Whether a name of a certificate covers a host; an asterisk stands for one whole label, the first.
 fn matches(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix("*.") {
-        Some(rest) => host
-            .split_once('.')
-            .is_some_and(|(first, tail)| !first.is_empty() && tail.contains('.') && tail.eq_ignore_ascii_case(rest)),
+        Some(rest) => host.split_once('.').is_some_and(|(first, tail)| {
+            !first.is_empty() && tail.contains('.') && tail.eq_ignore_ascii_case(rest)
+        }),
         None => pattern.eq_ignore_ascii_case(host),
     }
 }
@@ -325,7 +325,8 @@ mod tests {
     use super::*;
 
     fn certificate(names: &[&str], common: &str) -> CertificateDer<'static> {
-        let mut params = rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "A, B");
         params.distinguished_name.push(rcgen::DnType::CommonName, common);

@@ -4,17 +4,52 @@ use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite};
 
 /// The suites of TLS 1.2 with their names and the words of a list that mean them.
 const SUITES: &[(CipherSuite, &str, &[&str])] = &[
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", &["ECDSA", "aECDSA", "AES", "AES256", "AESGCM", "SHA384"]),
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", &["ECDSA", "aECDSA", "AES", "AES128", "AESGCM", "SHA256"]),
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", &["ECDSA", "aECDSA", "CHACHA20", "SHA256"]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", &["aRSA", "AES", "AES256", "AESGCM", "SHA384"]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", &["aRSA", "AES", "AES128", "AESGCM", "SHA256"]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", &["aRSA", "CHACHA20", "SHA256"]),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        &["ECDSA", "aECDSA", "AES", "AES256", "AESGCM", "SHA384"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        &["ECDSA", "aECDSA", "AES", "AES128", "AESGCM", "SHA256"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        &["ECDSA", "aECDSA", "CHACHA20", "SHA256"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        &["aRSA", "AES", "AES256", "AESGCM", "SHA384"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        &["aRSA", "AES", "AES128", "AESGCM", "SHA256"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        &["aRSA", "CHACHA20", "SHA256"],
+    ),
 ];
 
 /// Words that mean every suite there is: all have forward secrecy and authenticated encryption.
-const EVERY: &[&str] =
-    &["ALL", "DEFAULT", "COMPLEMENTOFDEFAULT", "HIGH", "FIPS", "TLSv1.2", "ECDHE", "EECDH", "kEECDH", "kECDHE", "EDH+ECDHE"];
+const EVERY: &[&str] = &[
+    "ALL",
+    "DEFAULT",
+    "COMPLEMENTOFDEFAULT",
+    "HIGH",
+    "FIPS",
+    "TLSv1.2",
+    "ECDHE",
+    "EECDH",
+    "kEECDH",
+    "kECDHE",
+    "EDH+ECDHE",
+];
 
 /// OpenSSL's name of a suite; empty for one that is not known.
 pub fn cipher_name(suite: CipherSuite) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use thiserror::Error;
 
@@ -22,6 +22,9 @@ pub enum CredentialsError {
     /// There is no key, or none of a supported kind.
     #[error("no supported private key found")]
     NoKey,
+    /// There is no list of revoked certificates in the text.
+    #[error("no CRL found")]
+    NoCrl,
     /// The key is another certificate's.
     #[error("key values mismatch")]
     Mismatch,
@@ -103,4 +106,13 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 /// When it is of a kind that is not supported.
 pub fn private_key(der: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, CredentialsError> {
     super::default_provider().key_provider.load_private_key(der).map_err(|_| CredentialsError::NoKey)
+}
+
+/// The lists of revoked certificates of a PEM text.
+///
+/// # Errors
+/// When there is none, or one is broken.
+pub fn crls_of_pem(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, CredentialsError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    all.ok().filter(|all| !all.is_empty()).ok_or(CredentialsError::NoCrl)
 }

@@ -77,7 +77,9 @@ fn message(mut records: &[u8]) -> Option<Vec<u8>> {
         let len = usize::from(u16::from_be_bytes([head[3], head[4]]));
         message.extend_from_slice(records.get(5..5 + len)?);
         records = &records[5 + len..];
-        let whole = message.get(..4).map(|h| 4 + (usize::from(h[1]) << 16 | usize::from(h[2]) << 8 | usize::from(h[3])));
+        let whole = message
+            .get(..4)
+            .map(|h| 4 + (usize::from(h[1]) << 16 | usize::from(h[2]) << 8 | usize::from(h[3])));
         if let Some(whole) = whole.filter(|w| message.len() >= *w) {
             message.truncate(whole);
             message.drain(..4);

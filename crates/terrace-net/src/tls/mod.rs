@@ -21,7 +21,9 @@ use thiserror::Error;
 pub use certificate::{Certificate, Name};
 pub use ciphers::{cipher_name, curve_name};
 pub use client::{ClientOptions, ClientTls, Session};
-pub use credentials::{CredentialsError, Identity, certificates_of_pem, key_of_pem, private_key};
+pub use credentials::{
+    CredentialsError, Identity, certificates_of_pem, crls_of_pem, key_of_pem, private_key,
+};
 pub use hello::Hello;
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 pub use server::{ServerOptions, ServerTls};

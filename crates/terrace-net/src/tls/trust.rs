@@ -83,7 +83,8 @@ impl Trust {
         let (mut servers, mut clients) = (None, None);
         if !roots.is_empty() {
             let provider = Arc::clone(default_provider());
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
             servers = Some(builder.with_crls(crls.to_vec()).build().map_err(|e| e.to_string())?);
             let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider);
             clients = Some(builder.with_crls(crls.to_vec()).build().map_err(|e| e.to_string())?);
@@ -153,7 +154,9 @@ impl Trust {
     /// How many certificates lie between the first and an authority, by their names.
     fn check_depth(&self, chain: &[CertificateDer<'_>]) -> Result<(), Verdict> {
         let parsed: Vec<_> = chain.iter().map(Certificate::parse).collect();
-        let Some(mut issuer) = parsed.first().and_then(Option::as_ref).map(|c| c.issuer) else { return Ok(()) };
+        let Some(mut issuer) = parsed.first().and_then(Option::as_ref).map(|c| c.issuer) else {
+            return Ok(());
+        };
         let mut between = 0;
         for _ in 1..chain.len() {
             let next = (1..chain.len()).find_map(|i| {
@@ -170,8 +173,7 @@ impl Trust {
 
 /// What OpenSSL says of a chain that ends in nobody known.
 fn untrusted(chain: &[CertificateDer<'_>]) -> Verdict {
-    let is_self_signed =
-        |c: &CertificateDer<'_>| Certificate::parse(c).is_some_and(|c| c.is_self_issued());
+    let is_self_signed = |c: &CertificateDer<'_>| Certificate::parse(c).is_some_and(|c| c.is_self_issued());
     match chain {
         [leaf, ..] if is_self_signed(leaf) => Verdict::SELF_SIGNED,
         [_, rest @ ..] if rest.iter().any(is_self_signed) => Verdict::SELF_SIGNED_IN_CHAIN,

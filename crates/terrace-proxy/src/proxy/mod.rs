@@ -80,6 +80,8 @@ settings! {
 #[derive(Default)]
 pub(crate) struct ProxyLists {
     pub(crate) pass: Option<Arc<PassConf>>,
+    /// Whether an `if` block has the pass of the location around it.
+    pass_is_inherited: bool,
     set_headers: Vec<(Bytes, Value)>,
     hide: Vec<Bytes>,
     pass_headers: Vec<Bytes>,
@@ -93,6 +95,7 @@ impl Merge for ProxyLists {
     fn merge(&mut self, parent: &Self, context: MergeContext) {
         if context.is_if && self.pass.is_none() {
             self.pass.clone_from(&parent.pass);
+            self.pass_is_inherited = true;
         }
         inherit(&mut self.set_headers, &parent.set_headers);
         inherit(&mut self.hide, &parent.hide);
@@ -126,10 +129,17 @@ impl Module for Proxy {
     }
 
     fn location(&self, b: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
-        let Some(pass) = l.settings.of::<ProxyLists>().pass.clone() else { return Ok(()) };
+        let lists = l.settings.of::<ProxyLists>();
+        let is_inherited = lists.pass_is_inherited;
+        let Some(pass) = lists.pass.clone() else { return Ok(()) };
         let settings = Settings::resolve(b, l, &pass)?;
         l.core.auto_redirect = l.name.last() == Some(&b'/');
-        l.set_content(ProxyHandler(Arc::new(settings)));
+        let handler = ProxyHandler(Arc::new(settings));
+        if l.is_if && !is_inherited {
+            l.set_own_content(handler);
+        } else {
+            l.set_content(handler);
+        }
         Ok(())
     }
 }

@@ -1,0 +1,228 @@
+//! `ssl_*`: what a server shows its clients and asks of them.
+//!
+//! Files are read when the configuration is: a reload takes new certificates. Certificates of clients are judged per
+//! request by the rules of the request's server, as in nginx; see `terrace_http::tls`.
+
+pub mod files;
+mod variables;
+
+use std::sync::Arc;
+
+use terrace_conf::{Arity, ConfError, Directive, Node, Position};
+use terrace_http::conf::table::{HS, flag, simple, size, time_ms};
+use terrace_http::tls::{ServerSsl, SslConf, VerifyClient};
+use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, setting, settings};
+use terrace_net::tls::{Identity, Protocols, ServerOptions, ServerTls, Trust};
+
+/// The module.
+pub struct Ssl;
+
+settings! {
+    /// Settings of `ssl_*` directives.
+    struct Conf {
+        /// `ssl_protocols`.
+        protocols: Protocols = Protocols::default(),
+        /// `ssl_ciphers`.
+        ciphers: String = "HIGH:!aNULL:!MD5".to_owned(),
+        /// `ssl_ecdh_curve`.
+        curves: String = String::new(),
+        /// `ssl_prefer_server_ciphers`.
+        prefer_server_ciphers: bool = false,
+        /// `ssl_session_cache`: how many sessions.
+        session_cache: usize = 0,
+        /// `ssl_session_tickets`.
+        session_tickets: bool = true,
+        /// `ssl_session_timeout`, ms.
+        session_timeout: u64 = 300_000,
+        /// `ssl_buffer_size`, bytes.
+        buffer_size: u64 = 16 * 1024,
+        /// `ssl_verify_client`.
+        verify_client: VerifyClient = VerifyClient::Off,
+        /// `ssl_verify_depth`.
+        verify_depth: usize = 1,
+        /// `ssl_client_certificate`.
+        client_certificate: Option<Pem> = None,
+        /// `ssl_trusted_certificate`.
+        trusted_certificate: Option<Pem> = None,
+        /// `ssl_crl`.
+        crl: Option<Pem> = None,
+        /// `ssl_reject_handshake`.
+        reject_handshake: bool = false,
+    }
+}
+
+/// A file's name and where it is named.
+type Pem = (String, Position);
+
+/// `ssl_certificate` and `ssl_certificate_key`, in order.
+#[derive(Default)]
+struct Pairs {
+    certificates: Vec<Pem>,
+    keys: Vec<Pem>,
+}
+
+impl Merge for Pairs {
+    fn merge(&mut self, parent: &Self, _: MergeContext) {
+        if self.certificates.is_empty() {
+            self.certificates.clone_from(&parent.certificates);
+        }
+        if self.keys.is_empty() {
+            self.keys.clone_from(&parent.keys);
+        }
+    }
+}
+
+impl Module for Ssl {
+    fn directives(&self) -> &'static [Directive<Builder>] {
+        DIRECTIVES
+    }
+
+    fn variables(&self, b: &mut Builder) {
+        variables::define(&mut b.vars);
+    }
+
+    fn location(&self, b: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
+        if !l.is_server || !l.settings.of::<SslConf>().listens {
+            return Ok(());
+        }
+        let ssl = resolve(b, l)?;
+        l.settings.of::<SslConf>().server = Some(Arc::new(ssl));
+        Ok(())
+    }
+}
+
+const ONE: Arity = Arity::Exactly(1);
+
+#[rustfmt::skip]
+static DIRECTIVES: &[Directive<Builder>] = &[
+    simple("ssl_certificate", HS, ONE, "", "The file of the server's certificate and its chain; several may be of different kinds.", |b, n| { let v = file(n)?; b.conf::<Pairs>().certificates.push(v); Ok(()) }),
+    simple("ssl_certificate_key", HS, ONE, "", "The file of the certificate's key.", |b, n| { let v = file(n)?; b.conf::<Pairs>().keys.push(v); Ok(()) }),
+    simple("ssl_protocols", HS, Arity::AtLeast(1), "TLSv1.2 TLSv1.3", "The versions that are spoken: TLSv1.2, TLSv1.3.", |b, n| { let v = protocols(b, n)?; n.set_once(&mut b.conf::<Conf>().protocols, v) }),
+    simple("ssl_ciphers", HS, ONE, "HIGH:!aNULL:!MD5", "OpenSSL's list of ciphers for TLS 1.2.", setting!(Conf, ciphers, text)),
+    simple("ssl_ecdh_curve", HS, ONE, "auto", "The curves of key exchanges.", setting!(Conf, curves, text)),
+    simple("ssl_prefer_server_ciphers", HS, Arity::Flag, "off", "Whether the server's order of ciphers counts.", setting!(Conf, prefer_server_ciphers, flag)),
+    simple("ssl_session_cache", HS, Arity::Between(1, 2), "none", "Keeps sessions for clients that take no tickets; each server has a cache of its own.", set_session_cache),
+    simple("ssl_session_tickets", HS, Arity::Flag, "on", "Whether clients get tickets. Their keys change by themselves and outlive reloads.", setting!(Conf, session_tickets, flag)),
+    simple("ssl_session_timeout", HS, ONE, "5m", "Accepted; tickets are good for twelve hours at most, kept sessions until newer ones take their place.", setting!(Conf, session_timeout, time_ms)),
+    simple("ssl_buffer_size", HS, ONE, "16k", "The largest record that is sent.", setting!(Conf, buffer_size, size)),
+    simple("ssl_verify_client", HS, ONE, "off", "Whether clients must have a certificate: on, off, optional, optional_no_ca.", setting!(Conf, verify_client, |n: &Node| n.one_of(0, &[("off", VerifyClient::Off), ("on", VerifyClient::On), ("optional", VerifyClient::Optional), ("optional_no_ca", VerifyClient::OptionalNoCa)]))),
+    simple("ssl_verify_depth", HS, ONE, "1", "How many certificates may lie between a client's and its authority's.", setting!(Conf, verify_depth, |n: &Node| n.number(0))),
+    simple("ssl_client_certificate", HS, ONE, "", "The file of the authorities of clients, whose names are sent to clients.", setting!(Conf, client_certificate, |n: &Node| file(n).map(Some))),
+    simple("ssl_trusted_certificate", HS, ONE, "", "The file of further authorities of clients, whose names are not sent.", setting!(Conf, trusted_certificate, |n: &Node| file(n).map(Some))),
+    simple("ssl_crl", HS, ONE, "", "The file of lists of revoked certificates of clients.", setting!(Conf, crl, |n: &Node| file(n).map(Some))),
+    simple("ssl_reject_handshake", HS, Arity::Flag, "off", "Whether handshakes for this server are refused.", setting!(Conf, reject_handshake, flag)),
+];
+
+fn text(n: &Node) -> Result<String, ConfError> {
+    n.text(0).map(str::to_owned)
+}
+
+/// A file named by a directive's only argument.
+pub fn file(n: &Node) -> Result<Pem, ConfError> {
+    let text = n.text(0)?;
+    if text.contains('$') && !text.starts_with("data:-----") {
+        return Err(n.error(format!("variables in \"{}\" are known but not carried out yet", n.name)));
+    }
+    Ok((text.to_owned(), n.at.clone()))
+}
+
+/// `ssl_protocols` and its like. Versions that nobody should speak any more are left out with a warning.
+///
+/// # Errors
+/// A word that is no version, or none left.
+pub fn protocols(b: &mut Builder, n: &Node) -> Result<Protocols, ConfError> {
+    let mut wanted = Protocols { tls12: false, tls13: false };
+    for arg in &n.args {
+        match arg.text()? {
+            "TLSv1.2" => wanted.tls12 = true,
+            "TLSv1.3" => wanted.tls13 = true,
+            old @ ("SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1") => {
+                b.warn(&n.at, &format!("\"{old}\" in \"{}\" is not supported and left out", n.name));
+            }
+            _ => return Err(n.invalid_parameter(arg)),
+        }
+    }
+    if wanted.is_empty() {
+        return Err(n.error(format!("\"{}\" leaves neither TLSv1.2 nor TLSv1.3", n.name)));
+    }
+    Ok(wanted)
+}
+
+/// About how many sessions a megabyte holds, by nginx's documentation.
+const SESSIONS_PER_MB: usize = 4000;
+/// OpenSSL's own cache, where no size is given.
+const BUILTIN_SESSIONS: usize = 20_480;
+
+fn set_session_cache(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    let mut sessions = 0;
+    for arg in &n.args {
+        let text = arg.text()?;
+        let bad = || n.error(format!("invalid session cache \"{text}\""));
+        sessions = match text.split_once(':') {
+            None if matches!(text, "off" | "none") => 0,
+            None if text == "builtin" => BUILTIN_SESSIONS,
+            Some(("builtin", count)) => count.parse().map_err(|_| bad())?,
+            Some(("shared", zone)) => {
+                let (_, size) = zone.split_once(':').ok_or_else(bad)?;
+                let bytes = terrace_base::units::parse_size(size.as_bytes()).ok_or_else(bad)?;
+                usize::try_from(bytes >> 20).unwrap_or(0).max(1) * SESSIONS_PER_MB
+            }
+            _ => return Err(bad()),
+        };
+    }
+    n.set_once(&mut b.conf::<Conf>().session_cache, sessions)
+}
+
+fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfError> {
+    let identities = identities(b, l)?;
+    let c = l.settings.of::<Conf>();
+    let mut authorities = Vec::new();
+    let mut told = None;
+    if let Some((name, at)) = c.client_certificate() {
+        authorities = files::certificates(b, &name, &at)?;
+        told = Some(Arc::new(Trust::new(&authorities, &[], 0).map_err(|e| ConfError::at(&at, e))?));
+    }
+    if let Some((name, at)) = c.trusted_certificate() {
+        authorities.extend(files::certificates(b, &name, &at)?);
+    }
+    let verify = c.verify_client();
+    if authorities.is_empty() && !matches!(verify, VerifyClient::Off | VerifyClient::OptionalNoCa) {
+        let text = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
+        return Err(ConfError::at(&l.at, text.to_owned()));
+    }
+    let crls = match c.crl() {
+        Some((name, at)) => files::crls(b, &name, &at)?,
+        None => Vec::new(),
+    };
+    let trust = Trust::new(&authorities, &crls, c.verify_depth()).map_err(|e| ConfError::at(&l.at, e))?;
+    let options = ServerOptions {
+        identities,
+        protocols: c.protocols(),
+        ciphers: c.ciphers(),
+        curves: c.curves(),
+        prefers_own_ciphers: c.prefer_server_ciphers(),
+        sessions_max: c.session_cache(),
+        tickets: c.session_tickets(),
+        asks_client: verify != VerifyClient::Off,
+        client_authorities: told,
+        record_bytes_max: c.buffer_size.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < 16 * 1024),
+    };
+    let tls =
+        ServerTls::new(options).map_err(|e| ConfError::at(&l.at, format!("TLS cannot be set up: {e}")))?;
+    Ok(ServerSsl { tls, verify, trust: Arc::new(trust), rejects: c.reject_handshake() })
+}
+
+fn identities(b: &mut Builder, l: &mut LocationBuilder) -> Result<Vec<Identity>, ConfError> {
+    let pairs = l.settings.of::<Pairs>();
+    let (certificates, keys) = (pairs.certificates.clone(), pairs.keys.clone());
+    if keys.len() < certificates.len() {
+        let (name, at) = &certificates[keys.len()];
+        let text = format!("no \"ssl_certificate_key\" is defined for certificate \"{name}\"");
+        return Err(ConfError::at(at, text));
+    }
+    certificates
+        .iter()
+        .zip(&keys)
+        .map(|(certificate, key)| files::identity(b, &certificate.0, &key.0, &certificate.1))
+        .collect()
+}
