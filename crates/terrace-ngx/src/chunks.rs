@@ -1,5 +1,7 @@
 //! Lua code of the configuration: inline or in a file, with the name that errors show.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use terrace_conf::{ConfError, Node};
 use terrace_http::{Builder, Value};
@@ -29,9 +31,8 @@ pub struct Code {
 impl Code {
     /// Of `x_by_lua 'code'` and `x_by_lua_block { code }`.
     pub fn inline(b: &mut Builder, node: &Node, text: Bytes) -> Code {
-        let file = node.at.file.rsplit('/').next().unwrap_or_default();
         let directive = node.name.trim_end_matches("_block");
-        let chunk_name = format!("={directive}({file}:{})", node.at.line);
+        let chunk_name = chunk_name(directive, &node.at.file, &b.paths.conf_dir, node.at.line);
         Code { id: next_id(b), source: Source::Inline(text), chunk_name }
     }
 
@@ -40,6 +41,28 @@ impl Code {
         let path = Value::compile(b, node.arg(0)?)?;
         Ok(Code { id: next_id(b), source: Source::File(path), chunk_name: String::new() })
     }
+}
+
+/// The longest name of a chunk that LuaJIT shows whole, in bytes.
+const NAME_BYTES_MAX: usize = 56;
+
+/// The name as OpenResty makes it: `nginx.conf` by its name alone, files below the configuration's directory by their
+/// path from there, all others by their whole path; of a long one the end counts.
+fn chunk_name(directive: &str, file: &str, conf_dir: &Path, line: u32) -> String {
+    let room = NAME_BYTES_MAX.saturating_sub(directive.len() + line.to_string().len());
+    let below = || file.strip_prefix(conf_dir.to_str()?)?.strip_prefix('/');
+    let shown = match file.rsplit_once('/') {
+        Some((_, "nginx.conf")) => return format!("={directive}(nginx.conf:{line})"),
+        _ => below().unwrap_or(file),
+    };
+    if shown.len() <= room {
+        return format!("={directive}({shown}:{line})");
+    }
+    let mut start = shown.len().saturating_sub(room.saturating_sub(3));
+    while !shown.is_char_boundary(start) {
+        start += 1;
+    }
+    format!("={directive}(...{}:{line})", &shown[start..])
 }
 
 fn next_id(b: &mut Builder) -> usize {

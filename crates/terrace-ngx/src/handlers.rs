@@ -1,19 +1,24 @@
 //! Runs the code of `*_by_lua` directives in their phases and turns its end into an outcome.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use terrace_base::log::Level;
-use terrace_http::{BodyFilter, Chunk, Handler, HeaderFilter, Outcome, Request, Step, Worker, status};
+use terrace_http::{
+    BodyFilter, Chunk, Handler, HeaderFilter, LocalFuture, Outcome, Request, Step, Worker, status,
+};
 use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
 
-use crate::chunks::Code;
+use crate::chunks::{Code, Source};
 use crate::execution::{Ended, Execution};
 use crate::host::{BodyArg, Leave, PhaseHost, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
 use crate::vm::{ChunkError, LuaVm};
+use crate::yielding::abort::OnAbort;
 
 /// `ngx.OK`
 const OK: i32 = 0;
@@ -40,31 +45,38 @@ fn prepare(
         log_error(r, "failed to make a Lua VM", &e);
         status::INTERNAL
     })?;
-    let chunk = lua.chunk(code, r).map_err(|e| log_chunk_error(r, code, &e))?;
+    let chunk = lua.chunk(code, r).map_err(|e| log_chunk_error(r, code, phase, &e))?;
     let host = PhaseHost::new(Rc::clone(r), phase, lua, start);
     host.args.replace(args);
     Ok(Execution::new(&chunk, &[], host))
 }
 
-fn log_chunk_error(r: &Request, code: &Code, error: &ChunkError) -> u16 {
-    match error {
-        ChunkError::Missing(e) => {
-            let os = terrace_base::OsError(e);
-            let mut name = Vec::new();
-            if let crate::chunks::Source::File(path) = &code.source {
-                path.eval(r, &mut name);
-            }
-            let name = String::from_utf8_lossy(&name);
+/// Logs why there is no code to run. The answer is the status that the phase ends with.
+fn log_chunk_error(r: &Request, code: &Code, phase: LuaPhase, error: &ChunkError) -> u16 {
+    let name = |path: &terrace_http::Value| String::from_utf8_lossy(&path.eval_bytes(r)).into_owned();
+    match (error, &code.source) {
+        (ChunkError::Missing(e), Source::File(path)) => {
+            let (os, name) = (terrace_base::OsError(e), name(path));
             r.log(
                 Level::Error,
                 format_args!("failed to load external Lua file \"{name}\": cannot open {name} {os}"),
             );
-            if e.kind() == std::io::ErrorKind::NotFound { 404 } else { status::INTERNAL }
+            match e.kind() {
+                _ if phase == LuaPhase::Set => status::INTERNAL,
+                std::io::ErrorKind::NotFound => 404,
+                _ => 503,
+            }
         }
-        ChunkError::Lua(e) => {
+        (ChunkError::Lua(e), Source::File(path)) => {
+            let name = name(path);
+            r.log(Level::Error, format_args!("failed to load external Lua file \"{name}\": {}", e.message));
+            status::INTERNAL
+        }
+        (ChunkError::Lua(e), Source::Inline(_)) => {
             r.log(Level::Error, format_args!("failed to load inlined Lua code: {}", e.message));
             status::INTERNAL
         }
+        (ChunkError::Missing(_), Source::Inline(_)) => status::INTERNAL,
     }
 }
 
@@ -136,6 +148,8 @@ pub struct PhaseCode {
     pub need_body: bool,
     /// How a response begins that the code makes.
     pub start: ResponseStart,
+    /// `lua_check_client_abort`
+    pub check_abort: bool,
 }
 
 impl Handler for PhaseCode {
@@ -143,19 +157,20 @@ impl Handler for PhaseCode {
         if self.need_body
             && let Step::Wait(body) = r.read_body()
         {
-            let (r, code, phase, start) = (Rc::clone(r), Arc::clone(&self.code), self.phase, self.start);
+            let (r, code) = (Rc::clone(r), Arc::clone(&self.code));
+            let (phase, start, check_abort) = (self.phase, self.start, self.check_abort);
             return Step::wait(async move {
                 match body.await {
-                    Ok(()) => respond(&r, &code, phase, start).get().await,
+                    Ok(()) => respond(&r, &code, phase, start, check_abort).get().await,
                     Err(status) => Outcome::Status(status),
                 }
             });
         }
-        respond(r, &self.code, self.phase, self.start)
+        respond(r, &self.code, self.phase, self.start, self.check_abort)
     }
 }
 
-fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart) -> Step {
+fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart, check_abort: bool) -> Step {
     let execution = match prepare(r, code, phase, Vec::new(), start) {
         Ok(execution) => execution,
         Err(status) => return Step::Ready(Outcome::Status(status)),
@@ -164,9 +179,35 @@ fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart) 
         Step::Ready(ended) => concluded(r, ended, phase, start),
         Step::Wait(ended) => {
             let r = Rc::clone(r);
-            Step::wait(async move { concluded(&r, ended.await, phase, start).get().await })
+            Step::wait(async move {
+                let ended =
+                    if check_abort { unless_client_leaves(&r, ended).await } else { Some(ended.await) };
+                match ended {
+                    Some(ended) => concluded(&r, ended, phase, start).get().await,
+                    None => Outcome::Status(status::CLIENT_CLOSED),
+                }
+            })
         }
     }
+}
+
+/// Waits for the code's end; `None` when the client leaves first and the code has no `ngx.on_abort` for that.
+async fn unless_client_leaves(r: &Rc<Request>, mut ended: LocalFuture<Ended>) -> Option<Ended> {
+    let client = r.client.as_ref().filter(|_| !r.is_subrequest());
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = ended.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        if let Some(client) = client
+            && r.state::<OnAbort>().is_none()
+            && client.poll_left(cx).is_ready()
+        {
+            r.log(Level::Info, format_args!("client prematurely closed connection"));
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// A script that is done and made no output has made an empty response.
@@ -195,8 +236,13 @@ impl Handler for LogCode {
 
 fn log_failure(r: &Request, what: &str, ended: &Result<Ended, u16>) {
     if let Ok(Ended { finish: Finish::Error(e), .. }) = ended {
-        log_error(r, what, e);
+        log_run_error(r, what, e);
     }
+}
+
+/// As OpenResty's messages of the phases that are no coroutines: the text alone.
+fn log_run_error(r: &Request, what: &str, error: &LuaError) {
+    r.log(Level::Error, format_args!("{what}: {}\n{}", error.message, error.traceback));
 }
 
 /// `header_filter_by_lua*`
@@ -207,13 +253,9 @@ impl HeaderFilter for HeaderCode {
         let request = Rc::clone(r);
         run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(move |ended| {
             log_failure(&request, "failed to run header_filter_by_lua*", &ended);
-            if let Ok(Ended { finish: Finish::Error(_), .. }) = ended {
-                // The header may be half changed: better an error than a wrong page.
-                let h = &request.headers_out;
-                h.clear();
-                h.status.set(status::INTERNAL);
-                h.content_length.set(Some(0));
-                request.keep_alive.set(false);
+            if matches!(ended, Err(_) | Ok(Ended { finish: Finish::Error(_), .. })) {
+                // The header may be half changed: better none than a wrong one.
+                request.abort();
             }
         })
     }
@@ -231,7 +273,7 @@ impl BodyFilter for BodyCode {
         let compiled = match lua.chunk(&self.0, r) {
             Ok(c) => c,
             Err(e) => {
-                log_chunk_error(r, &self.0, &e);
+                log_chunk_error(r, &self.0, LuaPhase::BodyFilter, &e);
                 return Step::Ready(cut(r));
             }
         };
@@ -241,7 +283,7 @@ impl BodyFilter for BodyCode {
         let request = Rc::clone(r);
         Execution::new(&compiled, &[], host).run().map(move |ended| {
             if let Finish::Error(e) = &ended.finish {
-                log_error(&request, "failed to run body_filter_by_lua*", e);
+                log_run_error(&request, "failed to run body_filter_by_lua*", e);
                 return cut(&request);
             }
             let BodyArg { data, last } = ended.take_body();
@@ -280,7 +322,7 @@ impl Handler for SetCode {
                 Finish::Returned => {}
                 Finish::Exit(_) => return Outcome::Declined,
                 Finish::Error(e) => {
-                    log_error(&request, "failed to run set_by_lua*", e);
+                    log_run_error(&request, "failed to run set_by_lua*", e);
                     return Outcome::Status(status::INTERNAL);
                 }
             }

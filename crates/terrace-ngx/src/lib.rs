@@ -16,6 +16,7 @@ mod lualib;
 mod native;
 mod phase;
 mod settings;
+mod threads;
 mod vm;
 mod yielding;
 

@@ -30,12 +30,15 @@ pub enum LuaPhase {
     ServerRewrite = 1 << 11,
     /// `exit_worker_by_lua*`
     ExitWorker = 1 << 12,
+    /// `precontent_by_lua*`
+    Precontent = 1 << 13,
 }
 
 /// The phases in which a response may be made.
 pub const RESPONDING: u32 = LuaPhase::Rewrite as u32
     | LuaPhase::ServerRewrite as u32
     | LuaPhase::Access as u32
+    | LuaPhase::Precontent as u32
     | LuaPhase::Content as u32;
 
 /// The phases that belong to a client's request.

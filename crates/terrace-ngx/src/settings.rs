@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use terrace_http::{Generation, Merge, MergeContext, Request};
 use terrace_shdict::Dict;
 
 use crate::chunks::Code;
+use crate::threads::ThreadPool;
 
 /// What the configuration says of Lua as a whole: filled while it is read, then kept by the generation.
 #[derive(Default)]
@@ -35,11 +37,56 @@ pub struct LuaMain {
     pub regex_cache_max: Option<usize>,
     /// `lua_regex_match_limit`
     pub regex_match_limit: Option<u32>,
+    /// `lua_max_running_time`, ms; 0 is no limit.
+    pub running_time_max_ms: Option<u64>,
+    /// `lua_max_memory`, bytes; 0 is no limit.
+    pub memory_bytes_max: Option<u64>,
+    /// `rewrite_by_lua_no_postpone`
+    pub rewrite_first: Option<bool>,
+    /// `access_by_lua_no_postpone`
+    pub access_first: Option<bool>,
+    /// `precontent_by_lua_no_postpone`
+    pub precontent_first: Option<bool>,
+    /// `thread_pool`s: name, threads, the longest queue.
+    pub pool_settings: Vec<(String, usize, usize)>,
+    /// The pools themselves.
+    pub pools: Vec<ThreadPool>,
+    /// `lua_capture_error_log`, bytes.
+    pub captured_bytes_max: Option<u64>,
     /// nginx's prefix, for relative paths.
     pub prefix: PathBuf,
 }
 
+/// `lua_max_running_time`, where it is not set.
+const RUNNING_TIME_MAX_MS: u64 = 60_000;
+/// `lua_max_memory`, where it is not set.
+const MEMORY_BYTES_MAX: u64 = 2 << 30;
+
 impl LuaMain {
+    /// What a VM outside the workers is made from.
+    pub fn for_threads(&self) -> LuaMain {
+        LuaMain {
+            package_path: self.package_path.clone(),
+            package_cpath: self.package_cpath.clone(),
+            dicts: self.dicts.clone(),
+            memory_bytes_max: self.memory_bytes_max,
+            prefix: self.prefix.clone(),
+            ..LuaMain::default()
+        }
+    }
+
+    /// How long code may run without waiting.
+    pub fn running_time_max(&self) -> Option<Duration> {
+        let ms = self.running_time_max_ms.unwrap_or(RUNNING_TIME_MAX_MS);
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// How much memory a VM may hold, in bytes.
+    pub fn vm_bytes_max(&self) -> Option<usize> {
+        let bytes = self.memory_bytes_max.unwrap_or(MEMORY_BYTES_MAX);
+        (bytes > 0).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
     /// Of a generation.
     pub fn of(generation: &Generation) -> Arc<LuaMain> {
         generation.shared().unwrap_or_default()
@@ -55,6 +102,8 @@ pub struct LuaCodes {
     pub rewrite: Option<Arc<Code>>,
     /// `access_by_lua*`
     pub access: Option<Arc<Code>>,
+    /// `precontent_by_lua*`
+    pub precontent: Option<Arc<Code>>,
     /// `content_by_lua*`: does not pass inwards, but for `if` blocks.
     pub content: Option<Arc<Code>>,
     /// `header_filter_by_lua*`
@@ -75,6 +124,7 @@ impl Merge for LuaCodes {
         take(&mut self.server_rewrite, &parent.server_rewrite);
         take(&mut self.rewrite, &parent.rewrite);
         take(&mut self.access, &parent.access);
+        take(&mut self.precontent, &parent.precontent);
         take(&mut self.header_filter, &parent.header_filter);
         take(&mut self.body_filter, &parent.body_filter);
         take(&mut self.log, &parent.log);
@@ -149,5 +199,7 @@ terrace_http::settings! {
         use_default_type: bool = true,
         /// `lua_http10_buffering`
         http10_buffering: bool = true,
+        /// `lua_check_client_abort`
+        check_client_abort: bool = false,
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use terrace_http::{Request, Worker};
@@ -21,6 +22,7 @@ pub struct LuaVm {
     /// The VM.
     pub vm: Rc<Vm>,
     /// Runs that have ended and hold nothing.
+    #[allow(clippy::vec_box, reason = "a run is large: it stays where it is, and its box moves")]
     idle_runs: RefCell<Vec<Box<Run<PhaseHost>>>>,
     inline: RefCell<Vec<Option<Chunk>>>,
     files: RefCell<FxHashMap<Vec<u8>, Chunk>>,
@@ -72,20 +74,7 @@ impl LuaVm {
     }
 
     fn new(worker: &Rc<Worker>, main: Arc<LuaMain>) -> Result<Rc<LuaVm>, LuaError> {
-        let vm = Vm::new(VmOptions {
-            package_path: main.package_path.clone(),
-            package_cpath: main.package_cpath.clone(),
-            builtin: lualib::MODULES,
-        })?;
-        native::preload(&vm)?;
-        let (declaration, block) = ffi::table();
-        let native = block.into_boxed_slice();
-        let pointer = Value::LightUserdata(native.as_ptr().cast_mut().cast());
-        let args: Vec<Value> = [pointer, Value::from(declaration)]
-            .into_iter()
-            .chain(ffi::shared::handles(&main.dicts))
-            .collect();
-        vm.run_setup("=terrace.setup", lualib::SETUP, &args)?;
+        let Opened { vm, native } = open(&main, main.running_time_max())?;
         let made = Rc::new(LuaVm {
             vm,
             idle_runs: RefCell::default(),
@@ -166,6 +155,33 @@ impl LuaVm {
     pub fn give_context(&self, key: i32) {
         self.free_contexts.borrow_mut().push(key);
     }
+}
+
+/// A VM with the `ngx` table, and the block of functions' addresses that it reads.
+pub struct Opened {
+    /// The VM; dropped first.
+    pub vm: Rc<Vm>,
+    /// The block.
+    pub native: Box<[*const c_void]>,
+}
+
+/// Opens a VM with the `ngx` table and the library. `main`'s dictionaries must outlive it.
+pub fn open(main: &LuaMain, running_time_max: Option<Duration>) -> Result<Opened, LuaError> {
+    let vm = Vm::new(VmOptions {
+        package_path: main.package_path.clone(),
+        package_cpath: main.package_cpath.clone(),
+        builtin: lualib::MODULES,
+        running_time_max,
+        memory_bytes_max: main.vm_bytes_max(),
+    })?;
+    native::preload(&vm)?;
+    let (declaration, block) = ffi::table();
+    let native = block.into_boxed_slice();
+    let pointer = Value::LightUserdata(native.as_ptr().cast_mut().cast());
+    let args: Vec<Value> =
+        [pointer, Value::from(declaration)].into_iter().chain(ffi::shared::handles(&main.dicts)).collect();
+    vm.run_setup("=terrace.setup", lualib::SETUP, &args)?;
+    Ok(Opened { vm, native })
 }
 
 /// How many runs are kept for further use.

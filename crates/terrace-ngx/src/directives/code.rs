@@ -12,6 +12,7 @@ use crate::chunks::Code;
 use crate::handlers::{self, BodyCode, HeaderCode, LogCode, PhaseCode};
 use crate::phase::LuaPhase;
 use crate::settings::{LuaCodes, LuaLocation, LuaMain, ResponseStart};
+use crate::threads::ThreadPool;
 use crate::vm::LuaVm;
 
 /// The module.
@@ -23,22 +24,32 @@ impl Module for Lua {
         &TABLE
     }
 
-    fn location(&self, _: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
+    fn location(&self, b: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
         let settings = l.settings.of::<LuaLocation>();
-        let (need_body, start) = (settings.need_request_body(), ResponseStart::of(&settings));
+        let (need_body, start) = (settings.need_request_body(), ResponseStart::of(settings));
+        let check_abort = settings.check_client_abort();
         let codes = l.settings.of::<LuaCodes>();
         let phase = |code: &Option<Arc<Code>>, phase| {
-            code.clone().map(|code| PhaseCode { code, phase, need_body, start })
+            code.clone().map(|code| PhaseCode { code, phase, need_body, start, check_abort })
         };
         let server_rewrite = phase(&codes.server_rewrite, LuaPhase::ServerRewrite);
         let rewrite = phase(&codes.rewrite, LuaPhase::Rewrite);
         let access = phase(&codes.access, LuaPhase::Access);
+        let precontent = phase(&codes.precontent, LuaPhase::Precontent);
         let content = phase(&codes.content, LuaPhase::Content);
         let (header, body, log) = (codes.header_filter.clone(), codes.body_filter.clone(), codes.log.clone());
-        let at = [(Phase::ServerRewrite, server_rewrite), (Phase::Rewrite, rewrite), (Phase::Access, access)];
-        for (phase, handler) in at {
-            if let Some(h) = handler {
-                l.add(phase, h);
+        let main = b.state::<LuaMain>();
+        let at = [
+            (Phase::ServerRewrite, server_rewrite, None),
+            (Phase::Rewrite, rewrite, main.rewrite_first),
+            (Phase::Access, access, main.access_first),
+            (Phase::Precontent, precontent, main.precontent_first),
+        ];
+        for (phase, handler, first) in at {
+            match handler {
+                Some(h) if first == Some(true) => l.add_first(phase, h),
+                Some(h) => l.add(phase, h),
+                None => {}
             }
         }
         if let Some(h) = content {
@@ -59,6 +70,11 @@ impl Module for Lua {
     fn finish(&self, b: &mut Builder) -> Result<(), ConfError> {
         let mut main = std::mem::take(b.state::<LuaMain>());
         main.prefix = b.paths.prefix.clone();
+        let pools = main
+            .pool_settings
+            .iter()
+            .map(|(name, threads, queue)| ThreadPool::new(name, *threads, *queue, main.for_threads()));
+        main.pools = pools.collect();
         b.share(Arc::new(main));
         Ok(())
     }
@@ -70,6 +86,7 @@ impl Module for Lua {
         }
         let worker = Rc::clone(worker);
         Some(Box::pin(async move {
+            crate::ffi::errlog::capture(&worker);
             LuaVm::of_worker(&worker)
                 .map_err(|e| format!("init_by_lua error: {}\n{}", e.message, e.traceback))?;
             match main.init_worker.clone() {
@@ -144,6 +161,7 @@ fn all_forms() -> Vec<Forms> {
         forms!("server_rewrite_by_lua", Contexts::HTTP.union(Contexts::SERVER), "Lua code for the server's rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().server_rewrite, Arc::new(c))),
         forms!("rewrite_by_lua", HSLI, "Lua code for the rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().rewrite, Arc::new(c))),
         forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),
+        forms!("precontent_by_lua", HSLI, "Lua code that runs before the response is made.", |b, c| fill(&mut b.conf::<LuaCodes>().precontent, Arc::new(c))),
         forms!("content_by_lua", Contexts::LOCATION.union(Contexts::LOCATION_IF), "Lua code that makes the response.", |b, c| fill(&mut b.conf::<LuaCodes>().content, Arc::new(c))),
         forms!("header_filter_by_lua", HSLI, "Lua code that changes the response's header.", |b, c| fill(&mut b.conf::<LuaCodes>().header_filter, Arc::new(c))),
         forms!("body_filter_by_lua", HSLI, "Lua code that changes the response's body as it passes.", |b, c| fill(&mut b.conf::<LuaCodes>().body_filter, Arc::new(c))),

@@ -22,20 +22,21 @@ macro_rules! location {
     };
 }
 
+macro_rules! main_flag {
+    ($field:ident) => {
+        |b, n| {
+            let value = n.flag(0)?;
+            n.set_once(&mut b.state::<LuaMain>().$field, value)
+        }
+    };
+}
+
 fn flag(n: &Node) -> Result<bool, ConfError> {
     n.flag(0)
 }
 
 fn time_ms(n: &Node) -> Result<u64, ConfError> {
     n.time_ms(0)
-}
-
-/// A feature that is missing: turned off it is what there is, turned on it is an error.
-fn off_only(_: &mut Builder, n: &Node) -> Result<(), ConfError> {
-    if n.flag(0)? {
-        return Err(n.error(format!("\"{} on\" is known but not carried out yet", n.name)));
-    }
-    Ok(())
 }
 
 /// Directives that only tune what Terrace does otherwise; taken without effect.
@@ -65,23 +66,29 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("lua_socket_read_timeout", hsl, Exactly(1), "60s", "How long its receive may take.", location!(socket_read_timeout, time_ms)),
         simple("lua_socket_keepalive_timeout", hsl, Exactly(1), "60s", "How long a pooled connection may idle.", location!(socket_keepalive_timeout, time_ms)),
         simple("lua_socket_pool_size", hsl, Exactly(1), "30", "How many idle connections a pool keeps.", location!(socket_pool_size, |n: &Node| n.number(0))),
+        simple("lua_socket_send_lowat", hsl, Exactly(1), "0", "Accepted without effect.", tuned),
         simple("lua_socket_buffer_size", hsl, Exactly(1), "4k", "The size of the buffer that sockets read into.", location!(socket_buffer_size, |n: &Node| n.size(0))),
         simple("lua_socket_log_errors", hsl, Flag, "on", "Whether socket errors are logged.", location!(socket_log_errors, flag)),
         simple("lua_transform_underscores_in_response_headers", hsl, Flag, "on", "Whether ngx.header.a_b means A-B.", location!(transform_underscores, flag)),
         simple("lua_use_default_type", hsl, Flag, "on", "Whether responses get the default type.", location!(use_default_type, flag)),
-        simple("lua_check_client_abort", hsl, Flag, "off", "Whether a client that leaves ends the request; only off is carried out.", off_only),
+        simple("lua_check_client_abort", hsli, Flag, "off", "Whether a client that leaves while code waits ends the request.", location!(check_client_abort, flag)),
         simple("lua_http10_buffering", hsli, Flag, "on", "Whether HTTP/1.0 responses are held back for their length.", location!(http10_buffering, flag)),
-        simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Whether rewrite_by_lua runs before rewrite; only off is carried out.", off_only),
-        simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Whether access_by_lua runs first in its phase; only off is carried out.", off_only),
+        simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Whether rewrite_by_lua runs before the directives of rewrite.", main_flag!(rewrite_first)),
+        simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Whether access_by_lua runs first in its phase.", main_flag!(access_first)),
+        simple("precontent_by_lua_no_postpone", HTTP, Flag, "off", "Whether precontent_by_lua runs before try_files.", main_flag!(precontent_first)),
+        simple("lua_capture_error_log", HTTP, Exactly(1), "", "The size of the buffer of error log lines for ngx.errlog.", |b, n| { let size = n.size(0)?; if size < 4096 { return Err(n.error(format!("invalid capture error log size \"{}\", minimum size is 4096", n.args[0]))); } n.set_once(&mut b.state::<LuaMain>().captured_bytes_max, size) }),
         simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaMain>().pending_timers_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_max_running_timers", HTTP, Exactly(1), "256", "How many timers may run.", |b, n| { b.state::<LuaMain>().running_timers_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_regex_cache_max_entries", HTTP, Exactly(1), "1024", "How many compiled regexes a worker keeps.", |b, n| { b.state::<LuaMain>().regex_cache_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_regex_match_limit", HTTP, Exactly(1), "0", "How hard a match may try; 0 is the default.", |b, n| { b.state::<LuaMain>().regex_match_limit = Some(n.number(0)?); Ok(()) }),
+        simple("thread_pool", Contexts::MAIN, Arity::Between(1, 3), "", "A pool of threads for ngx.run_worker_thread: name, threads=32, max_queue=65536.", set_thread_pool),
+        simple("lua_max_running_time", HTTP, Exactly(1), "60s", "How long Lua code may run without waiting before it is ended by an error; 0 is no limit.", |b, n| { let ms = n.time_ms(0)?; n.set_once(&mut b.state::<LuaMain>().running_time_max_ms, ms) }),
+        simple("lua_max_memory", HTTP, Exactly(1), "2g", "How much memory the Lua VM of a worker may hold; 0 is no limit.", |b, n| { let size = n.size(0)?; n.set_once(&mut b.state::<LuaMain>().memory_bytes_max, size) }),
         simple("lua_sa_restart", HTTP, Flag, "on", "Accepted without effect.", tuned),
         simple("lua_thread_cache_max_entries", HTTP, Exactly(1), "1024", "Accepted without effect.", tuned),
         simple("lua_malloc_trim", HTTP, Exactly(1), "1000", "Accepted without effect.", tuned),
         simple("lua_load_resty_core", HTTP, Flag, "on", "Accepted without effect.", tuned),
-        simple("lua_worker_thread_vm_pool_size", HTTP, Exactly(1), "10", "Accepted without effect.", tuned),
+        simple("lua_worker_thread_vm_pool_size", HTTP, Exactly(1), "10", "Accepted without effect: each thread of a pool has a VM.", tuned),
         simple("resolver", hsl, AtLeast(1), "", "Accepted: names are resolved by the system, which honours /etc/hosts.", tuned),
         simple("resolver_timeout", hsl, Exactly(1), "30s", "Accepted: see resolver.", tuned),
     ]
@@ -90,8 +97,39 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
 /// `$prefix` and `${prefix}` stand for nginx's prefix.
 fn prefixed(b: &Builder, n: &Node) -> Result<String, ConfError> {
     let prefix = b.paths.prefix.to_string_lossy();
-    let prefix = prefix.trim_end_matches('/');
-    Ok(n.text(0)?.replace("${prefix}", prefix).replace("$prefix", prefix))
+    // As in nginx, the prefix ends with a slash.
+    let prefix = format!("{}/", prefix.trim_end_matches('/'));
+    Ok(n.text(0)?.replace("${prefix}", &prefix).replace("$prefix", &prefix))
+}
+
+/// `threads=` of a `thread_pool` where it is not given, as in nginx.
+const POOL_THREADS: usize = 32;
+/// `max_queue=`, likewise.
+const POOL_QUEUE_MAX: usize = 65536;
+
+fn set_thread_pool(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    let name = n.text(0)?.to_string();
+    let (mut threads, mut queue) = (None, None);
+    for i in 1..n.args.len() {
+        let text = n.text(i)?.to_string();
+        let slot = match text.split_once('=') {
+            Some(("threads", value)) => (&mut threads, value),
+            Some(("max_queue", value)) => (&mut queue, value),
+            _ => return Err(n.error(format!("invalid parameter \"{text}\""))),
+        };
+        let value = slot.1.parse::<usize>().ok().filter(|v| *v > 0 || slot.1 == "0");
+        *slot.0 = Some(value.ok_or_else(|| n.error(format!("invalid value \"{text}\"")))?);
+    }
+    let pools = &mut b.state::<LuaMain>().pool_settings;
+    if pools.iter().any(|p| p.0 == name) {
+        return Err(n.error(format!("duplicate thread pool \"{name}\"")));
+    }
+    let threads = threads.unwrap_or(POOL_THREADS);
+    if threads == 0 {
+        return Err(n.error("invalid threads value \"threads=0\""));
+    }
+    pools.push((name, threads, queue.unwrap_or(POOL_QUEUE_MAX)));
+    Ok(())
 }
 
 /// Dictionaries by name; they outlive generations.

@@ -15,6 +15,7 @@ use crate::phase::REQUEST;
 functions! {
     "int (*status)(void)" => status,
     "int (*set_status)(int)" => set_status,
+    "int (*set_reason)(const char *, size_t)" => set_reason,
     "int (*header_set)(const char *, size_t, const char *, size_t, int)" => header_set,
     "int (*header_clear)(const char *, size_t)" => header_clear,
     "int (*header_get)(const char *, size_t, int, terrace_text *)" => header_get,
@@ -34,6 +35,19 @@ extern "C" fn status() -> c_int {
     request(|r| match r.forced_status() {
         0 => c_int::from(r.headers_out.status.get()),
         forced => c_int::from(forced),
+    })
+}
+
+/// Sets the words behind the status; a status comes first.
+extern "C" fn set_reason(text: *const u8, len: usize) -> c_int {
+    // SAFETY: a Lua string.
+    let text = unsafe { bytes(text, len) };
+    request(|r| {
+        let text: Vec<u8> = text.iter().copied().filter(|b| !b.is_ascii_control()).collect();
+        let mut line = format!("{:03} ", r.headers_out.status.get()).into_bytes();
+        line.extend_from_slice(&text);
+        r.headers_out.status_line.replace(Some(line.into()));
+        DONE
     })
 }
 

@@ -10,6 +10,7 @@ mod cipher;
 pub mod context;
 mod digest;
 mod encode;
+pub mod errlog;
 mod header;
 mod log;
 pub mod output;
@@ -81,6 +82,7 @@ pub fn context_name(code: c_int) -> &'static CStr {
         Some(LuaPhase::Timer) => c"API disabled in the context of ngx.timer",
         Some(LuaPhase::Balancer) => c"API disabled in the context of balancer_by_lua*",
         Some(LuaPhase::ServerRewrite) => c"API disabled in the context of server_rewrite_by_lua*",
+        Some(LuaPhase::Precontent) => c"API disabled in the context of precontent_by_lua*",
         Some(LuaPhase::ExitWorker) => c"API disabled in the context of exit_worker_by_lua*",
     }
 }
@@ -94,6 +96,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         context::functions(),
         digest::functions(),
         encode::functions(),
+        errlog::functions(),
         header::functions(),
         log::functions(),
         output::functions(),

@@ -27,6 +27,10 @@ functions! {
 pub const SEEN_EOF: c_int = -2;
 /// The client is gone.
 pub const CLIENT_GONE: c_int = -3;
+/// The script has taken the connection over.
+pub const TAKEN_OVER: c_int = -4;
+/// The request is for the header alone.
+pub const HEADER_ONLY: c_int = -5;
 /// The URI leads out of the root.
 const UNSAFE_URI: c_int = -2;
 
@@ -42,12 +46,26 @@ fn responding(f: impl FnOnce(&Rc<Request>) -> c_int) -> c_int {
     .unwrap_or(NO_REQUEST)
 }
 
+/// Why nothing more may be written to a response that is over.
+fn over(r: &Request) -> c_int {
+    if r.output.is_taken_over() { TAKEN_OVER } else { SEEN_EOF }
+}
+
+/// Nothing is written, but the response has begun.
+fn header_alone(r: &Rc<Request>) -> c_int {
+    let _ = r.can_write_now();
+    HEADER_ONLY
+}
+
 pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
     // SAFETY: a Lua string.
     let data = unsafe { bytes(data, len) };
     responding(|r| {
         if r.output.is_finished() {
-            return SEEN_EOF;
+            return over(r);
+        }
+        if r.header_only.get() {
+            return header_alone(r);
         }
         let end: &[u8] = if newline != 0 { b"\n" } else { b"" };
         if r.can_write_now() {
@@ -80,7 +98,10 @@ fn sent(ok: bool) -> Values {
 extern "C" fn flush(wait: c_int) -> c_int {
     responding(|r| {
         if r.output.is_finished() {
-            return SEEN_EOF;
+            return over(r);
+        }
+        if r.header_only.get() {
+            return header_alone(r);
         }
         let step = r.send(Chunk { flush: true, ..Chunk::default() });
         match step {
@@ -99,7 +120,7 @@ extern "C" fn flush(wait: c_int) -> c_int {
 extern "C" fn eof() -> c_int {
     responding(|r| {
         if r.output.is_finished() {
-            return SEEN_EOF;
+            return over(r);
         }
         let step = r.finish();
         if let Some(client) = r.client.as_ref().filter(|_| !r.is_subrequest()) {
@@ -111,7 +132,12 @@ extern "C" fn eof() -> c_int {
 }
 
 extern "C" fn send_headers() -> c_int {
-    responding(|r| wait_for(r.send_header().map(|()| true)))
+    responding(|r| {
+        if r.output.is_taken_over() {
+            return TAKEN_OVER;
+        }
+        wait_for(r.send_header().map(|()| true))
+    })
 }
 
 extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: usize) -> c_int {

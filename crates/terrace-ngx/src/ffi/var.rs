@@ -64,7 +64,8 @@ extern "C" fn var_set(name: *const u8, name_len: usize, value: *const u8, len: u
         }
         let r = &h.request;
         let vars = &r.generation().vars;
-        let Some(index) = vars.find(name).or_else(|| vars.find(&name.to_ascii_lowercase())) else {
+        let found = vars.find(name).or_else(|| vars.find(&name.to_ascii_lowercase()));
+        let Some(index) = found.filter(|it| !vars.is_of_prefix(*it)) else {
             return NOT_FOUND;
         };
         if vars.set(r, index, value) { DONE } else { NOT_CHANGEABLE }

@@ -14,10 +14,38 @@ functions! {
     "int (*worker_count)(void)" => worker_count,
     "int (*worker_exiting)(void)" => worker_exiting,
     "int (*config_prefix)(terrace_text *)" => config_prefix,
+    "int (*master_pid)(void)" => master_pid,
+    "int (*vm_usage)(double *)" => vm_usage,
 }
 
 extern "C" fn worker_pid() -> c_int {
     c_int::try_from(std::process::id()).unwrap_or(0)
+}
+
+/// The process that holds the sockets; this one where there is no other.
+extern "C" fn master_pid() -> c_int {
+    let parent = std::os::unix::process::parent_id();
+    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = std::process::id();
+    let is_ours = program(parent).is_some_and(|p| Some(p) == program(own));
+    c_int::try_from(if is_ours { parent } else { own }).unwrap_or(0)
+}
+
+/// Four numbers: bytes the VM holds, bytes it may hold (0: any), allocations refused, runs ended for their time.
+extern "C" fn vm_usage(out: *mut f64) -> c_int {
+    current(|h| {
+        let vm = &h.lua.vm;
+        let numbers = [
+            vm.memory_bytes() as f64,
+            vm.memory_bytes_max().unwrap_or(0) as f64,
+            vm.allocations_refused() as f64,
+            vm.stretches_ended() as f64,
+        ];
+        // SAFETY: Lua passes an array of four numbers of its own.
+        unsafe { out.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()) };
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
 }
 
 extern "C" fn worker_id() -> c_int {

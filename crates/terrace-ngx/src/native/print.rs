@@ -8,7 +8,7 @@ use mlua_sys as lua;
 use mlua_sys::lua_State;
 use terrace_lua::pending;
 
-use crate::ffi::output::{CLIENT_GONE, SEEN_EOF, print};
+use crate::ffi::output::{CLIENT_GONE, HEADER_ONLY, SEEN_EOF, TAKEN_OVER, print};
 use crate::ffi::{AWAIT, DONE};
 
 /// How deep tables may nest.
@@ -181,8 +181,13 @@ unsafe fn answer(state: *mut lua_State, code: c_int) -> c_int {
                 1
             }
             AWAIT => pending::yield_from(state),
-            SEEN_EOF | CLIENT_GONE => {
-                let why = if code == SEEN_EOF { c"seen eof" } else { c"nginx output filter error" };
+            SEEN_EOF | CLIENT_GONE | TAKEN_OVER | HEADER_ONLY => {
+                let why = match code {
+                    SEEN_EOF => c"seen eof",
+                    TAKEN_OVER => c"raw request socket acquired",
+                    HEADER_ONLY => c"header only",
+                    _ => c"nginx output filter error",
+                };
                 lua::lua_pushnil(state);
                 lua::lua_pushstring(state, why.as_ptr());
                 2

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use smallvec::smallvec;
 use terrace_base::clock::monotonic_ms;
 use terrace_cache::{
-    Answer, Begin, BeginWait, Cache, CacheError, Effect, L2Error, Level, LoadError, LoadToken, Loaded,
-    Lookup, Param, Params, Woken,
+    Answer, Begin, BeginWait, Cache, CacheError, Effect, Filled, L2Error, Level, LoadError, LoadToken,
+    Loaded, Lookup, OnChange, Param, Params, Scope, SetOptions, TAGS_MAX, Version, Woken, version,
 };
 use terrace_lua::{Value, Values, pending};
 use terrace_modules::tiered_cache::Caches;
@@ -24,19 +24,23 @@ use crate::host::current;
 
 functions! {
     "void *(*cache_open)(const char *, size_t)" => cache_open,
+    "void *(*cache_of_dictionary)(const char *, size_t, double)" => cache_of_dictionary,
     "void (*cache_close)(void *)" => cache_close,
     "int (*cache_begin)(void *, const char *, size_t, void *)" => cache_begin,
     "int (*cache_param)(const char *, size_t, const char *, size_t)" => cache_param,
     "int (*cache_lookup)(void *, const char *, size_t, void *)" => cache_lookup,
-    "int (*cache_complete)(double, int, const char *, size_t, double)" => cache_complete,
+    "int (*cache_bulk_key)(const char *, size_t)" => cache_bulk_key,
+    "int (*cache_bulk_lookup)(void *)" => cache_bulk_lookup,
+    "int (*cache_tag)(const char *, size_t)" => cache_tag,
+    "int (*cache_complete)(double, int, const char *, size_t, double, const char *, size_t)" => cache_complete,
     "int (*cache_fail)(double, const char *, size_t, void *)" => cache_fail,
     "double (*cache_park)(double)" => cache_park,
     "double (*cache_unpark)(double)" => cache_unpark,
     "int (*cache_ready)(double, void *)" => cache_ready,
     "int (*cache_peek)(void *, const char *, size_t, void *)" => cache_peek,
-    "int (*cache_set)(void *, const char *, size_t, int, const char *, size_t, double)" => cache_set,
+    "int (*cache_set)(void *, const char *, size_t, int, const char *, size_t, double, const char *, size_t)" => cache_set,
     "int (*cache_delete)(void *, const char *, size_t)" => cache_delete,
-    "int (*cache_purge)(void *)" => cache_purge,
+    "int (*cache_invalidate)(void *, int, const char *, size_t, const char *, size_t, int, void *)" => cache_invalidate,
 }
 
 /// The caller loads; the token's number is in `Out`.
@@ -48,6 +52,14 @@ const REFRESH: c_int = 3;
 const PARKED_MAX: usize = 1024;
 /// A lookup takes no more parameters.
 const PARAMS_MAX: usize = 64;
+/// A lookup of many takes no more keys; `cache.lua` asks in as many parts as it needs.
+const BULK_MAX: usize = 300;
+/// A version that is neither a number nor a time.
+const BAD_VERSION: c_int = 4;
+
+/// What [`cache_invalidate`] is told: which values are meant.
+const PREFIX: c_int = 1;
+const TAG: c_int = 2;
 
 /// What a call gives back beside its code. `cache.lua` declares the same.
 #[repr(C)]
@@ -59,6 +71,7 @@ struct Out {
     level: c_int,
     /// Milliseconds of fresh life that remain.
     ttl_ms: f64,
+    /// The number of a token, or how many values were dropped.
     token: f64,
 }
 
@@ -96,6 +109,10 @@ thread_local! {
     static SHOWN: Cell<Bytes> = const { Cell::new(Bytes::new()) };
     /// The parameters of the lookup that comes next.
     static PARAMS: RefCell<Params> = RefCell::new(Params::new());
+    /// The keys of the lookup of many that comes next.
+    static BULK: RefCell<Vec<(Bytes, Params)>> = const { RefCell::new(Vec::new()) };
+    /// The tags of the value that is stored next.
+    static TAGS: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
     /// Tokens on their way from a request to the timer that loads in its stead.
     static PARKED: Loads = Loads::default();
 }
@@ -163,15 +180,29 @@ fn woken(loads: &Loads, woken: Woken) -> Values {
     }
 }
 
-/// A change's code for Lua; with a level that the fleet shares, an await that gives it and the error.
-fn effect<T: 'static>(effect: Effect<T>, code: impl Fn(&T) -> c_int + 'static) -> c_int {
+/// A change's code for Lua, and a number in `out` if it has one; with a level that the fleet shares, an await that gives
+/// both, or the error.
+fn effect<T: 'static>(
+    effect: Effect<T>,
+    out: Option<&mut Out>,
+    code: impl Fn(&T) -> (c_int, f64) + 'static,
+) -> c_int {
     let later = match effect {
-        Effect::Now(outcome) => return code(&outcome),
+        Effect::Now(outcome) => {
+            let (code, count) = code(&outcome);
+            if let Some(out) = out {
+                out.token = count;
+            }
+            return code;
+        }
         Effect::Later(later) => later,
     };
     pending::set(Box::pin(async move {
         match later.await {
-            Ok(outcome) => smallvec![Value::from(f64::from(code(&outcome)))],
+            Ok(outcome) => {
+                let (code, count) = code(&outcome);
+                smallvec![Value::from(f64::from(code)), Value::from(count)]
+            }
             Err(e) => {
                 let e: L2Error = e;
                 smallvec![Value::from(f64::from(FAILED)), Value::from(e.to_string())]
@@ -181,12 +212,29 @@ fn effect<T: 'static>(effect: Effect<T>, code: impl Fn(&T) -> c_int + 'static) -
     AWAIT
 }
 
+/// The version that a text names; zero for an empty one, none if it makes no sense.
+fn version_of(text: &[u8]) -> Option<Version> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    std::str::from_utf8(text).ok().and_then(version::from_text)
+}
+
 /// A cache of the configuration; null if there is none of this name.
 extern "C" fn cache_open(name: *const u8, len: usize) -> *mut Cache {
     // SAFETY: a Lua string.
     let name = unsafe { bytes(name, len) };
     let caches = current(|h| h.request.generation().shared::<Caches>()).flatten();
     let cache = caches.and_then(|it| it.find(name).cloned());
+    cache.map_or(std::ptr::null_mut(), |it| Box::into_raw(Box::new(it)))
+}
+
+/// The cache that has the size of a dictionary and its name, and lives as long as the process; null without a request.
+extern "C" fn cache_of_dictionary(name: *const u8, len: usize, size_bytes: f64) -> *mut Cache {
+    // SAFETY: a Lua string.
+    let name = String::from_utf8_lossy(unsafe { bytes(name, len) });
+    let caches = current(|h| h.request.generation().shared::<Caches>()).flatten();
+    let cache = caches.and_then(|it| it.of_dictionary(&name, size_bytes as u64));
     cache.map_or(std::ptr::null_mut(), |it| Box::into_raw(Box::new(it)))
 }
 
@@ -261,26 +309,81 @@ extern "C" fn cache_lookup(cache: *const Cache, key: *const u8, len: usize, out:
     }
 }
 
+/// Adds a key, with the parameters given just before, for the next [`cache_bulk_lookup`].
+extern "C" fn cache_bulk_key(key: *const u8, len: usize) -> c_int {
+    let params = PARAMS.take();
+    // SAFETY: a Lua string.
+    let key = Bytes::copy_from_slice(unsafe { bytes(key, len) });
+    BULK.with_borrow_mut(|bulk| {
+        if bulk.len() >= BULK_MAX {
+            bulk.clear();
+            return FAILED;
+        }
+        bulk.push((key, params));
+        DONE
+    })
+}
+
+/// Looks the keys up; the cache's own source loads those that no level has. Lua awaits three values for each key: the code,
+/// the value or nil (or the error), the level.
+extern "C" fn cache_bulk_lookup(cache: *const Cache) -> c_int {
+    let bulk = BULK.take();
+    // SAFETY: a cache that Lua holds.
+    let Some(cache) = (unsafe { cache_at(cache) }).cloned() else { return NOT_FOUND };
+    pending::set(Box::pin(async move {
+        let keys: Vec<Bytes> = bulk.iter().map(|(key, _)| key.clone()).collect();
+        let params = |key: &[u8]| {
+            let given = bulk.iter().find(|(it, _)| it == key);
+            given.map(|(_, params)| params.clone()).unwrap_or_default()
+        };
+        let answers = cache.lookup_many(&keys, monotonic_ms(), params).await;
+        let three = |answer| {
+            let mut values = awaited(answer);
+            values.resize_with(3, || Value::Nil);
+            values
+        };
+        answers.into_iter().flat_map(three).collect()
+    }));
+    AWAIT
+}
+
+/// Adds a tag for the value that is stored next; beyond [`TAGS_MAX`] they are ignored.
+extern "C" fn cache_tag(tag: *const u8, len: usize) -> c_int {
+    // SAFETY: a Lua string.
+    let tag = String::from_utf8_lossy(unsafe { bytes(tag, len) });
+    TAGS.with_borrow_mut(|tags| {
+        if tags.len() < TAGS_MAX {
+            tags.push((*tag).into());
+        }
+    });
+    DONE
+}
+
 fn ttl(ttl_ms: f64) -> Option<u64> {
     (ttl_ms >= 0.0).then_some(ttl_ms.ceil() as u64)
 }
 
-/// Ends a load: with a value, or without one for an absence. A `ttl_ms` below 0 leaves the life to the cache.
+/// Ends a load: with a value and the tags given just before, or without one for an absence. A `ttl_ms` below 0 leaves the
+/// life to the cache. The load goes on if the version makes no sense.
 extern "C" fn cache_complete(
     token: f64,
     has_value: c_int,
     value: *const u8,
     len: usize,
     ttl_ms: f64,
+    version: *const u8,
+    version_len: usize,
 ) -> c_int {
-    // SAFETY: a Lua string, or null.
-    let value = unsafe { bytes(value, len) };
+    let tags = TAGS.take();
+    // SAFETY: Lua strings, or null.
+    let (value, version) = unsafe { (bytes(value, len), bytes(version, version_len)) };
+    let Some(version) = version_of(version) else { return BAD_VERSION };
     let Some(token) = take(token) else { return NOT_FOUND };
     let ttl_ms = ttl(ttl_ms);
     // The loader's own answer is what it gives us here.
     let _ = token.complete(match has_value {
         0 => Loaded::NotFound { ttl_ms },
-        _ => Loaded::versioned(Bytes::copy_from_slice(value), ttl_ms, 0),
+        _ => Loaded::Found { value: Bytes::copy_from_slice(value), ttl_ms, version, tags },
     });
     DONE
 }
@@ -355,6 +458,7 @@ extern "C" fn cache_peek(cache: *const Cache, key: *const u8, len: usize, out: *
     }
 }
 
+/// Stores a value with the tags given just before. `NOT_FOUND` if a newer version is known.
 extern "C" fn cache_set(
     cache: *const Cache,
     key: *const u8,
@@ -363,23 +467,50 @@ extern "C" fn cache_set(
     value: *const u8,
     value_len: usize,
     ttl_ms: f64,
+    version: *const u8,
+    version_len: usize,
 ) -> c_int {
+    let tags = TAGS.take();
     // SAFETY: a cache that Lua holds, Lua strings (or null).
     let (cache, key, value) = unsafe { (cache_at(cache), bytes(key, len), bytes(value, value_len)) };
-    let Some(cache) = cache else { return NOT_FOUND };
+    // SAFETY: a Lua string, or null.
+    let version = unsafe { bytes(version, version_len) };
+    let (Some(cache), Some(version)) = (cache, version_of(version)) else { return BAD_VERSION };
     let value = (has_value != 0).then(|| Bytes::copy_from_slice(value));
-    effect(cache.set(key, value, ttl(ttl_ms), monotonic_ms()), |_| DONE)
+    let options = SetOptions { ttl_ms: ttl(ttl_ms), version, tags };
+    let code = |filled: &Filled| (if *filled == Filled::Stored { DONE } else { NOT_FOUND }, 0.0);
+    effect(cache.set_with(key, value, options, monotonic_ms()), None, code)
 }
 
 /// `DONE` if there was a value, `NOT_FOUND` else.
 extern "C" fn cache_delete(cache: *const Cache, key: *const u8, len: usize) -> c_int {
     // SAFETY: a cache that Lua holds and a Lua string.
     let (Some(cache), key) = (unsafe { (cache_at(cache), bytes(key, len)) }) else { return NOT_FOUND };
-    effect(cache.delete(key), |had| if *had { DONE } else { NOT_FOUND })
+    effect(cache.delete(key), None, |had| (if *had { DONE } else { NOT_FOUND }, 0.0))
 }
 
-extern "C" fn cache_purge(cache: *const Cache) -> c_int {
-    // SAFETY: a cache that Lua holds.
-    let Some(cache) = (unsafe { cache_at(cache) }) else { return NOT_FOUND };
-    effect(cache.purge_all(), |_| DONE)
+/// Tells of a change of a key, of those with a prefix (all with the empty one) or with a tag; how many values were dropped is
+/// in `out`, or awaited behind the code.
+extern "C" fn cache_invalidate(
+    cache: *const Cache,
+    which: c_int,
+    text: *const u8,
+    len: usize,
+    version: *const u8,
+    version_len: usize,
+    refresh: c_int,
+    out: *mut Out,
+) -> c_int {
+    // SAFETY: a cache that Lua holds, Lua strings (or null), an `Out` of `cache.lua`.
+    let (cache, text, version) = unsafe { (cache_at(cache), bytes(text, len), bytes(version, version_len)) };
+    let (Some(cache), Some(version)) = (cache, version_of(version)) else { return BAD_VERSION };
+    let scope = match which {
+        PREFIX => Scope::Prefix(Bytes::copy_from_slice(text)),
+        TAG => Scope::Tag((*String::from_utf8_lossy(text)).into()),
+        _ => Scope::Key(Bytes::copy_from_slice(text)),
+    };
+    let how = if refresh == 0 { OnChange::Drop } else { OnChange::Refresh };
+    // SAFETY: an `Out` of `cache.lua`.
+    let out = unsafe { out_at(out) };
+    effect(cache.invalidate(scope, version, how), out, |count| (DONE, *count as f64))
 }

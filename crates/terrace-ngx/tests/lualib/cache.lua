@@ -25,6 +25,14 @@
 --   after that: nil nil 3
 --   no source: nil the cache has no source
 --   bad key: true true
+--   version: true false old newest
+--   bad version: nil the version is neither a number nor a time
+--   loaded version: false two
+--   bad loaded version: nil the loader returned a version that is neither a number nor a time
+--   tags: true nil kept
+--   prefix: 2 nil other
+--   bulk: A 3, B 3, nil boom, nil nil 3, A 1
+--   bulk without a source: nil the cache has no source
 
 local cache_class = require "terrace.cache"
 
@@ -151,3 +159,38 @@ end))
 say("after that", brief:get("fresh", { ttl = 0 }, nothing))
 say("no source", brief:get("other"))
 say("bad key", not pcall(brief.get, brief, ""), not pcall(brief.get, brief, {}))
+
+cache:purge()
+local stored = cache:set("v", { version = 7 }, "newest")
+local refused = cache:set("v", { version = 6 }, "old")
+say("version", stored, refused, "old", (cache:peek("v")))
+say("bad version", cache:set("v", { version = "soon" }, "x"))
+local loaded = cache:get("loaded", nil, function()
+    return "two", nil, nil, { version = "2024-05-01 12:00:00", tags = { "red", "blue" } }
+end)
+say("loaded version", cache:set("loaded", { version = "2024-05-01 11:59:59" }, "one"), loaded)
+say("bad loaded version", cache:get("bad", nil, function()
+    return "x", nil, nil, { version = {} }
+end))
+cache:set("untagged", nil, "kept")
+local purged_tag = cache:purge({ tag = "blue" })
+say("tags", purged_tag, (cache:peek("loaded")), (cache:peek("untagged")))
+cache:set("a:1", nil, "x")
+cache:set("a:2", nil, "x")
+cache:set("b:1", nil, "other")
+local _, _, dropped = cache:purge({ prefix = "a:" })
+say("prefix", dropped, (cache:peek("a:1")), (cache:peek("b:1")))
+local found = cache:get_bulk({ "a", "b", "c", "d" }, { concurrency = 2 }, function(key, suffix)
+    if key == "c" then
+        return nil, suffix
+    elseif key == "d" then
+        return nil
+    end
+    return key:upper()
+end, "boom")
+local again = cache:get_bulk({ "a" }, nil, error)
+ngx.say("bulk: ", text(found[1].value, found[1].level), ", ", text(found[2].value, found[2].level), ", ",
+    text(found[3].value, found[3].err), ", ", text(found[4].value, found[4].err, found[4].level), ", ",
+    text(again[1].value, again[1].level))
+local without = cache:get_bulk({ "nowhere" })
+say("bulk without a source", without[1].value, without[1].err)

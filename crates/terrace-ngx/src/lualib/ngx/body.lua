@@ -109,7 +109,7 @@ end
 function req.init_body(size)
     if size ~= nil then
         size = tonumber(size)
-        if not size or size <= 0 then
+        if not size or size < 0 then
             error("bad size argument: " .. tostring(size), 2)
         end
     end

@@ -128,4 +128,15 @@ function ngx.resp.add_header(key, value)
     end
 end
 
-package.loaded["ngx.resp"] = { add_header = ngx.resp.add_header }
+-- ngx.resp.set_status of the same module: a status with words of its own.
+local function set_status(status, reason)
+    ngx.status = status
+    check(native.set_reason(reason, #reason), 1)
+end
+
+-- Conditional requests are looked at for files only, so there is nothing to pass by.
+local function bypass_if_checks() end
+
+package.loaded["ngx.resp"] = {
+    add_header = ngx.resp.add_header, set_status = set_status, bypass_if_checks = bypass_if_checks,
+}

@@ -7,7 +7,8 @@ local native, refuse, await = base.native, base.refuse, base.await
 local tostring, type, error = tostring, type, error
 local leave = sched.exit
 
-local failures = { [-2] = "seen eof", [-3] = "nginx output filter error" }
+local failures = { [-2] = "seen eof", [-3] = "nginx output filter error", [-4] = "raw request socket acquired",
+    [-5] = "header only" }
 
 local function written(code)
     if code == 0 then
@@ -39,7 +40,7 @@ function ngx.send_headers()
 end
 
 local RESPONDING, HEADER_FILTER, TIMER, BALANCER, SET, LOG =
-    8 + 16 + 32 + 2048, 64, 512, 1024, 4, 256
+    8 + 16 + 32 + 2048 + 8192, 64, 512, 1024, 4, 256
 local band = bit.band
 
 function ngx.exit(code)
@@ -52,9 +53,12 @@ function ngx.exit(code)
     end
     if band(phase, RESPONDING) ~= 0 then
         if native.headers_sent() == 1 and code >= 300 and code ~= 444 and code ~= 408 and code ~= 499 then
-            local line = "attempt to set status " .. code .. " via ngx.exit after sending out the response status "
-                .. native.status()
-            native.log(ngx.ERR, line, #line)
+            local sent = native.status()
+            if code ~= sent then
+                local line = "attempt to set status " .. code .. " via ngx.exit after sending out the response status "
+                    .. sent
+                native.log(ngx.ERR, line, #line)
+            end
             code = 200
         end
         return leave(code)
@@ -81,7 +85,10 @@ local function query_of(args)
     error("bad argument #2 to 'exec' (string, number, or table expected, but got " .. kind .. ")", 3)
 end
 
-function ngx.exec(uri, args)
+function ngx.exec(uri, args, ...)
+    if select("#", ...) > 0 then
+        error("expecting one or two arguments, but got " .. select("#", ...) + 2, 2)
+    end
     if type(uri) == "number" then
         uri = tostring(uri)
     elseif type(uri) ~= "string" then
@@ -109,7 +116,12 @@ local function escaped(byte)
     return ("\\x%02X"):format(byte:byte())
 end
 
-function ngx.redirect(uri, status)
+function ngx.redirect(uri, status, ...)
+    if select("#", ...) > 0 then
+        error("expecting one or two arguments", 2)
+    elseif type(uri) ~= "string" and type(uri) ~= "number" then
+        error("bad argument #1 to 'redirect' (string expected, got " .. (uri == nil and "nil" or type(uri)) .. ")", 2)
+    end
     status = status or 302
     if not redirects[status] then
         error("only ngx.HTTP_MOVED_TEMPORARILY, ngx.HTTP_MOVED_PERMANENTLY, ngx.HTTP_PERMANENT_REDIRECT, "

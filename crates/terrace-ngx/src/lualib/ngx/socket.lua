@@ -5,8 +5,8 @@ local base = require "terrace.base"
 
 local native, take, refuse, await, text = base.native, base.take, base.refuse, base.await, base.text
 local ffi_gc, ffi_new, ffi_string = ffi.gc, ffi.new, ffi.string
-local error, next, pairs, setmetatable, tonumber, tostring, type =
-    error, next, pairs, setmetatable, tonumber, tostring, type
+local error, next, pairs, select, setmetatable, tonumber, tostring, type =
+    error, next, pairs, select, setmetatable, tonumber, tostring, type
 local find, floor, match = string.find, math.floor, string.match
 
 local FAILED = base.FAILED
@@ -401,6 +401,36 @@ end
 methods.sslhandshake = no_tls
 methods.setclientcert = no_tls
 methods.settrustedstore = no_tls
+
+-- ngx.req.socket: the body's socket only receives; a raw one is the client's connection.
+local body_methods = {
+    receive = methods.receive, receiveany = methods.receiveany, receiveuntil = methods.receiveuntil,
+    settimeout = methods.settimeout, settimeouts = methods.settimeouts,
+}
+local raw_methods = { send = methods.send }
+for name, method in pairs(body_methods) do
+    raw_methods[name] = method
+end
+local body_mt, raw_mt = { __index = body_methods }, { __index = raw_methods }
+local request_code = ffi_new("int[1]")
+
+function ngx.req.socket(...)
+    local count = select("#", ...)
+    if count > 1 then
+        error("expecting 0 or 1 argument, but got " .. count, 2)
+    end
+    local raw = (...) and true or false
+    local socket = native.tcp_request(raw and 1 or 0, request_code, text)
+    local code = request_code[0]
+    if code == 0 then
+        return setmetatable({ ffi_gc(socket, native.tcp_free) }, raw and raw_mt or body_mt)
+    elseif code == FAILED then
+        return nil, take()
+    elseif code == -2 then
+        error("attempt to read the request body in a subrequest", 2)
+    end
+    refuse(code)
+end
 
 ngx.socket = { tcp = tcp, stream = tcp }
 

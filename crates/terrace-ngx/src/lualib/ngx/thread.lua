@@ -10,6 +10,29 @@ local error, setmetatable, tonumber, type = error, setmetatable, tonumber, type
 
 ngx.thread = { spawn = sched.spawn, wait = sched.wait, kill = sched.kill }
 
+local function watch(callback)
+    native.abort_wait()
+    sched.await_idle()
+    return callback()
+end
+
+-- Lets a light thread call `callback` when the client leaves.
+function ngx.on_abort(callback)
+    if type(callback) ~= "function" then
+        error("bad argument #1 to 'on_abort' (Lua function expected)", 2)
+    end
+    local code = native.abort_register()
+    if code == 0 then
+        sched.spawn(watch, callback)
+        return 1
+    elseif code == -2 then
+        return nil, "duplicate call"
+    elseif code == -3 then
+        return nil, "lua_check_client_abort is off"
+    end
+    refuse(code)
+end
+
 local semaphore = { version = "0.1.0" }
 local semaphore_mt = { __index = semaphore }
 

@@ -1,66 +1,29 @@
 -- The module terrace.cache: the tiered caches of the configuration, with loaders in Lua.
 --
--- Strings are stored as they are, so that tiered_cache_pass serves what a script stored. Other values carry a tag.
+-- Strings are stored as they are, so that tiered_cache_pass serves what a script stored. A change of a cache that a fleet
+-- shares is waited for.
 
 local ffi = require "ffi"
 local base = require "terrace.base"
-local cjson = require "cjson.safe"
+local codec = require "terrace.cache_codec"
 
 local native, await = base.native, base.await
+local decode, encode = codec.decode, codec.encode
 local ffi_gc, ffi_string = ffi.gc, ffi.string
-local byte, sub = string.byte, string.sub
-local error, next, pairs, pcall, setmetatable, tonumber, tostring, type =
-    error, next, pairs, pcall, setmetatable, tonumber, tostring, type
+local error, ipairs, min, next, pairs, pcall, select, setmetatable, tonumber, tostring, type, unpack =
+    error, ipairs, math.min, next, pairs, pcall, select, setmetatable, tonumber, tostring, type, unpack
 
 -- As `Out` in Rust.
 local out = ffi.new("struct { const char *data; size_t len; int has_value; int level; double ttl_ms; double token; }")
 
 local DONE, AWAIT, LOAD, REFRESH = 0, 1, 2, 3
+local BAD_VERSION = 4
 local SOURCE, MISS = 3, -1
-
--- A value that is no string begins with these two bytes and a letter; a string that begins with them is tagged too.
-local TAG = "\0T"
-local TAG_1, TAG_2 = byte(TAG, 1, 2)
-
-local function encode(value)
-    local t = type(value)
-    if t == "string" then
-        if byte(value, 1) == TAG_1 and byte(value, 2) == TAG_2 then
-            return TAG .. "s" .. value
-        end
-        return value
-    elseif t == "number" then
-        return TAG .. "n" .. ("%.17g"):format(value)
-    elseif t == "boolean" then
-        return TAG .. (value and "t" or "f")
-    elseif t == "table" then
-        local json, err = cjson.encode(value)
-        if not json then
-            return nil, "cannot encode the value: " .. err
-        end
-        return TAG .. "j" .. json
-    end
-    return nil, "cannot cache a value of type " .. t
-end
-
-local function decode(text)
-    if byte(text, 1) ~= TAG_1 or byte(text, 2) ~= TAG_2 then
-        return text
-    end
-    local kind, rest = sub(text, 3, 3), sub(text, 4)
-    if kind == "s" then
-        return rest
-    elseif kind == "n" then
-        return tonumber(rest)
-    elseif kind == "t" then
-        return true
-    elseif kind == "f" then
-        return false
-    elseif kind == "j" then
-        return cjson.decode(rest)
-    end
-    return text
-end
+-- What is told of a change.
+local KEY, PREFIX, TAG = 0, 1, 2
+-- As BULK_MAX in Rust.
+local BULK_MAX = 300
+local CONCURRENCY = 3
 
 -- The answer that lies in `out`.
 local function answer()
@@ -97,6 +60,24 @@ local function ttl_ms(ttl)
     return n > 0 and n * 1000 or 0
 end
 
+-- A version as text: digits for a number, so that large ones keep all of theirs; empty if there is none.
+local function version_text(version)
+    if version == nil then
+        return ""
+    elseif type(version) == "number" then
+        return ("%.0f"):format(version)
+    end
+    return tostring(version)
+end
+
+-- The tags of the value that is stored next.
+local function put_tags(tags)
+    for _, tag in ipairs(tags or {}) do
+        tag = tostring(tag)
+        native.cache_tag(tag, #tag)
+    end
+end
+
 local function option(self, opts, name)
     local value = opts and opts[name]
     if value == nil then
@@ -115,7 +96,7 @@ local function fail(token, message)
     return answer()
 end
 
-local function finish(self, token, opts, ok, value, err, ttl)
+local function finish(self, token, opts, ok, value, err, ttl, more)
     if not ok then
         return fail(token, "the loader threw an error: " .. tostring(value))
     elseif err ~= nil then
@@ -128,14 +109,21 @@ local function finish(self, token, opts, ok, value, err, ttl)
         return fail(token, "the loader returned a ttl of type " .. type(ttl))
     end
     if value == nil then
-        native.cache_complete(token, 0, nil, 0, ttl_ms(ttl))
+        native.cache_complete(token, 0, nil, 0, ttl_ms(ttl), nil, 0)
         return nil, nil, SOURCE
     end
     local text, problem = encode(value)
     if not text then
         return fail(token, problem)
     end
-    native.cache_complete(token, 1, text, #text, ttl_ms(ttl))
+    local version = ""
+    if type(more) == "table" then
+        version = version_text(more.version)
+        put_tags(more.tags)
+    end
+    if native.cache_complete(token, 1, text, #text, ttl_ms(ttl), version, #version) == BAD_VERSION then
+        return fail(token, "the loader returned a version that is neither a number nor a time")
+    end
     return value, nil, SOURCE
 end
 
@@ -216,7 +204,8 @@ local methods = {}
 local metatable = { __index = methods }
 
 -- The value of a key, and where it came from: 1 memory, 2 the shared level, 3 loader or source, 4 stale. nil without an error is an
--- absence that is remembered. `loader(...)` returns value, err, ttl; one runs for a key at a time in the whole server.
+-- absence that is remembered. `loader(...)` returns value, err, ttl, and a table that may have `version` and `tags`; one
+-- runs for a key at a time in the whole server, and where a fleet shares a level, in the fleet.
 function methods.get(self, key, opts, loader, ...)
     key = text_key(key)
     if loader == nil then
@@ -256,37 +245,40 @@ function methods.peek(self, key)
     return value, err, level, ttl
 end
 
--- How a change ended: its code, or nil and an error. Where a fleet shares a level, that level has it too then.
+-- How a change ended: its code and number, or nil and an error. Where a fleet shares a level, that level has it too then.
 local function changed(code)
-    local err
-    if code == AWAIT then
-        code, err = await()
+    if code == BAD_VERSION then
+        return nil, "the version is neither a number nor a time"
+    elseif code ~= AWAIT then
+        return code, out.token
     end
-    if err then
-        return nil, err
+    local count
+    code, count = await()
+    if code == base.FAILED then
+        return nil, count
     end
-    return code
+    return code, count
 end
 
--- Stores a value for all workers; nil is an absence.
+-- Stores a value for all workers; nil is an absence. True, or false if a newer version is known.
 function methods.set(self, key, opts, value)
     key = text_key(key)
     local ttl = ttl_ms(option(self, opts, value == nil and "neg_ttl" or "ttl"))
-    local code, err
-    if value == nil then
-        code, err = changed(native.cache_set(self.cache, key, #key, 0, nil, 0, ttl))
-    else
-        local text
+    local text, code, err
+    if value ~= nil then
         text, err = encode(value)
         if not text then
             return nil, err
         end
-        code, err = changed(native.cache_set(self.cache, key, #key, 1, text, #text, ttl))
     end
+    local version = version_text(opts and opts.version)
+    put_tags(opts and opts.tags)
+    code, err = changed(native.cache_set(self.cache, key, #key, text and 1 or 0, text, text and #text or 0, ttl, version,
+        #version))
     if not code then
         return nil, err
     end
-    return true
+    return code == DONE
 end
 
 -- Whether there was something to delete; a load under way does not bring it back.
@@ -299,12 +291,89 @@ function methods.delete(self, key)
     return code == DONE
 end
 
-function methods.purge(self)
-    local code, err = changed(native.cache_purge(self.cache))
-    if not code then
-        return nil, err
+-- Drops what is meant: all keys, or those of `opts.key`, `opts.prefix` or `opts.tag`. `opts.version`: values of this version
+-- and newer stay; `opts.refresh`: they are served as past their life and renewed. True, nil and how many there were.
+function methods.purge(self, opts)
+    local which, text = PREFIX, ""
+    if opts and opts.key ~= nil then
+        which, text = KEY, text_key(opts.key)
+    elseif opts and opts.prefix ~= nil then
+        text = text_key(opts.prefix)
+    elseif opts and opts.tag ~= nil then
+        which, text = TAG, text_key(opts.tag)
     end
-    return true
+    local version = version_text(opts and opts.version)
+    local refresh = opts and opts.refresh and 1 or 0
+    local code, count = changed(native.cache_invalidate(self.cache, which, text, #text, version, #version, refresh, out))
+    if not code then
+        return nil, count
+    end
+    return true, nil, count
+end
+
+-- A part of the keys, from `first` to `last`, by the cache's own source: one question to the level that a fleet shares.
+local function bulk_from_source(self, keys, params, first, last, results)
+    for i = first, last do
+        local key = text_key(keys[i])
+        local given = params
+        if type(params) == "function" then
+            given = params(key)
+        end
+        if given then
+            load_params(given)
+        end
+        native.cache_bulk_key(key, #key)
+    end
+    native.cache_bulk_lookup(self.cache)
+    local answers = { await() }
+    for i = first, last do
+        local at = (i - first) * 3
+        local code, value, level = answers[at + 1], answers[at + 2], answers[at + 3]
+        if code == DONE then
+            results[i] = { value = value and decode(value), level = level }
+        else
+            results[i] = { err = value }
+        end
+    end
+end
+
+local function bulk_by_loader(self, keys, opts, loader, results, ...)
+    local next_one, n = 0, #keys
+    local args, count = { ... }, select("#", ...)
+    local function run()
+        while next_one < n do
+            next_one = next_one + 1
+            local i = next_one
+            local value, err, level = self:get(keys[i], opts, loader, keys[i], unpack(args, 1, count))
+            results[i] = { value = value, err = err, level = level }
+        end
+    end
+    local threads = {}
+    for i = 1, min(opts and tonumber(opts.concurrency) or CONCURRENCY, n) - 1 do
+        threads[i] = ngx.thread.spawn(run)
+    end
+    run()
+    for i = 1, #threads do
+        ngx.thread.wait(threads[i])
+    end
+end
+
+-- Many keys: a table with { value =, err =, level = } for each, in their order. Without a loader the cache's own source loads
+-- with `opts.params`, a table or a function of the key that returns one; with one, `loader(key, ...)` loads, for
+-- `opts.concurrency` keys at once.
+function methods.get_bulk(self, keys, opts, loader, ...)
+    if type(keys) ~= "table" then
+        error("bad keys (table expected, got " .. type(keys) .. ")", 2)
+    end
+    local results = {}
+    if loader ~= nil then
+        bulk_by_loader(self, keys, opts, loader, results, ...)
+        return results
+    end
+    for first = 1, #keys, BULK_MAX do
+        bulk_from_source(self, keys, opts and opts.params, first, min(first + BULK_MAX - 1, #keys), results)
+    end
+    return results
 end
 
 local _M = {}

@@ -26,7 +26,7 @@ ngx = {}
 
 -- The order matters only where one area builds on another.
 local areas = {
-    "constants", "time", "encode", "ndk", "req", "body", "context", "location", "log", "output", "header", "var", "sleep", "socket", "udp", "thread", "timer", "worker", "re", "shared",
+    "constants", "time", "encode", "ndk", "req", "body", "context", "location", "log", "output", "header", "var", "sleep", "socket", "udp", "thread", "timer", "worker", "worker_thread", "re", "shared",
 }
 for _, area in ipairs(areas) do
     require("terrace.ngx." .. area)

@@ -6,15 +6,16 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use terrace_base::clock;
-use terrace_net::{Stream, Timer};
+use terrace_net::Timer;
 
 use super::input::{Found, Input, Want};
 use super::pool::Lease;
+use super::transport::Transport;
 
 /// One connection.
 pub struct Conn {
-    /// The stream.
-    pub stream: Stream,
+    /// Where its bytes come from and go to.
+    pub stream: Transport,
     /// What Lua has not taken yet.
     pub input: RefCell<Input>,
     /// Its place in a pool.
@@ -36,6 +37,8 @@ pub enum Failure {
     Timeout,
     /// The peer ended the stream.
     Closed,
+    /// The client left before the end of its request's body.
+    Aborted,
     /// The system says so.
     Io(io::Error),
 }
@@ -45,8 +48,15 @@ impl fmt::Display for Failure {
         match self {
             Failure::Timeout => f.write_str("timeout"),
             Failure::Closed => f.write_str("closed"),
+            Failure::Aborted => f.write_str("client aborted"),
             Failure::Io(e) => f.write_str(&reason(e)),
         }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Failure {
+        if e.kind() == io::ErrorKind::UnexpectedEof { Failure::Aborted } else { Failure::Io(e) }
     }
 }
 
@@ -80,7 +90,7 @@ impl Deadline {
 
 impl Conn {
     /// A fresh connection.
-    pub fn new(stream: Stream, lease: Option<Lease>) -> Conn {
+    pub fn new(stream: Transport, lease: Option<Lease>) -> Conn {
         Conn {
             stream,
             input: RefCell::new(Input::new()),
@@ -112,13 +122,13 @@ impl Conn {
             if let Some(found) = input.find(want, scanned) {
                 return Poll::Ready(Ok(found));
             }
-            if self.stream.poll_read_ready(cx).map_err(Failure::Io)?.is_pending() {
+            if self.stream.poll_read_ready(cx).map_err(Failure::from)?.is_pending() {
                 ready!(self.read_timer.borrow_mut().poll_expired(cx, deadline.at_ms));
                 return Poll::Ready(Err(Failure::Timeout));
             }
             match input.fill(&self.stream, buffer_bytes) {
                 Ok(0) => return Poll::Ready(Err(Failure::Closed)),
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(Failure::Io(e))),
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(e.into())),
                 Err(_) => {}
                 Ok(_) => deadline.renew(),
             }
@@ -136,7 +146,7 @@ impl Conn {
         while let Some(rest) = data.get(*sent..).filter(|d| !d.is_empty()) {
             match self.stream.poll_write(cx, rest) {
                 Poll::Ready(n) => {
-                    *sent += n.map_err(Failure::Io)?;
+                    *sent += n.map_err(Failure::from)?;
                     deadline.renew();
                 }
                 Poll::Pending => {

@@ -15,6 +15,7 @@ use terrace_net::{Address, ConnectError, Stream};
 use super::conn::{Conn, reason};
 use super::pool::{Acquired, Lease, Pool, Pools};
 use super::tcp::{Busy, Tcp, log_socket, setting};
+use super::transport::Transport;
 
 /// Where to connect to and through which pool.
 pub struct Target<'a> {
@@ -163,7 +164,7 @@ impl Attempt {
         for address in addresses {
             match self.dial(&address).await {
                 Ok(stream) => {
-                    self.busy.socket().open(Rc::new(Conn::new(stream, lease)));
+                    self.busy.socket().open(Rc::new(Conn::new(Transport::Peer(stream), lease)));
                     return Ok(());
                 }
                 Err(text) => last = text,

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::io;
 
+use super::transport::Transport;
 use memchr::{memchr, memmem};
-use terrace_net::Stream;
 
 /// A buffer that grew beyond this is freed once it is empty and its connection goes to a pool.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -130,7 +130,7 @@ impl Input {
     }
 
     /// Reads once what the stream has; 0 at its end. `buffer_bytes` is the least that a read asks for.
-    pub fn fill(&mut self, stream: &Stream, buffer_bytes: usize) -> io::Result<usize> {
+    pub fn fill(&mut self, stream: &Transport, buffer_bytes: usize) -> io::Result<usize> {
         let room = self.room(buffer_bytes.max(1));
         let n = stream.try_read(room)?;
         self.end += n;

@@ -7,7 +7,10 @@ mod input;
 mod options;
 mod owner;
 mod pool;
+mod request;
+mod stream;
 mod tcp;
+mod transport;
 pub mod udp;
 
 use std::borrow::Cow;
@@ -22,9 +25,12 @@ use crate::ffi::{AWAIT, DONE, FAILED, NO_REQUEST, NOT_FOUND, Text, bytes, fail, 
 use crate::host::current;
 use conn::{Conn, Failure};
 use connect::{Connecting, Target};
-use input::{Until, Want};
+use input::Until;
+pub use input::Want;
 use pool::Pools;
+pub use stream::{Failed, Ready, Stream};
 use tcp::{Begun, Refusal, Tcp, Use, log_socket, setting};
+use transport::Transport;
 
 functions! {
     "struct terrace_tcp *(*tcp_new)(void)" => tcp_new,
@@ -42,6 +48,7 @@ functions! {
     "int (*tcp_reused)(struct terrace_tcp *)" => tcp_reused,
     "int (*tcp_option)(struct terrace_tcp *, int, int, int *, terrace_text *)" => options::tcp_option,
     "int (*tcp_fd)(struct terrace_tcp *)" => options::tcp_fd,
+    "struct terrace_tcp *(*tcp_request)(int, int *, terrace_text *)" => request::tcp_request,
 }
 
 /// A pattern was reached.
@@ -334,6 +341,9 @@ extern "C" fn tcp_keepalive(socket: *const Tcp, timeout_ms: f64, size: f64, out:
         if !conn.input.borrow().is_empty() {
             // SAFETY: Lua passes texts of its own.
             return Ok(unsafe { fail(out, "unread data in buffer") });
+        }
+        if !matches!(conn.stream, Transport::Peer(_)) {
+            return Err(Refusal::Closed);
         }
         match conn.stream.try_read(&mut [0]) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -22,7 +22,11 @@ pub extern "C" fn tcp_option(
     out: *mut Text,
 ) -> c_int {
     let Some(conn) = shared(socket).and_then(|s| s.conn()) else { return CLOSED };
-    let stream = conn.stream.socket();
+    let stream = match conn.stream.socket() {
+        Ok(stream) => stream,
+        // SAFETY: Lua passes a text of its own.
+        Err(e) => return unsafe { fail(out, &reason(&e)) },
+    };
     let ended = if value < 0 {
         option_of(&stream, option).map(|n| {
             // SAFETY: Lua passes a pointer to an int of its own.
@@ -69,5 +73,5 @@ fn option_of(s: &SockRef<'_>, option: c_int) -> io::Result<c_int> {
 /// The connection's file descriptor.
 pub extern "C" fn tcp_fd(socket: *const Tcp) -> c_int {
     let conn = shared(socket).and_then(|s| s.conn());
-    conn.map_or(CLOSED, |c| c.stream.socket().as_raw_fd())
+    conn.map_or(CLOSED, |c| c.stream.socket().map_or(CLOSED, |s| s.as_raw_fd()))
 }

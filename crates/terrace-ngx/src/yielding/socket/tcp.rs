@@ -18,6 +18,7 @@ use terrace_lua::{Value, Values};
 use super::conn::{Conn, Deadline, Failure};
 use super::input::Want;
 use super::owner::{Owned, Owner};
+use super::transport::Transport;
 use crate::settings::LuaLocation;
 
 /// Reads that are made without waiting before other tasks of the worker get their turn.
@@ -42,6 +43,8 @@ pub struct Tcp {
     pub read_timeout_ms: Cell<Option<u64>>,
     /// Where connections come from.
     pub local: Cell<Option<SocketAddr>>,
+    /// Whether it belongs to no request.
+    is_unowned: bool,
     connecting: Cell<bool>,
     reading: Cell<bool>,
     writing: Cell<bool>,
@@ -142,7 +145,7 @@ impl Tcp {
     }
 
     fn is_foreign(&self, r: &Rc<Request>) -> bool {
-        !self.owner.is(r)
+        !self.is_unowned && !self.owner.is(r)
     }
 
     /// The connection, for a call that is about to use it.
@@ -184,6 +187,22 @@ impl Tcp {
             self.owner.claim(r, Rc::downgrade(&socket));
         }
         Ok(())
+    }
+
+    /// A socket on a connection that is there already, for a request.
+    pub fn on(r: &Rc<Request>, stream: Transport) -> Rc<Tcp> {
+        let socket = Rc::new(Tcp::default());
+        socket.open(Rc::new(Conn::new(stream, None)));
+        let owned: Rc<dyn Owned> = Rc::clone(&socket) as Rc<dyn Owned>;
+        socket.owner.claim(r, Rc::downgrade(&owned));
+        socket
+    }
+
+    /// A socket that any request may use.
+    pub fn unowned(stream: Transport) -> Rc<Tcp> {
+        let socket = Tcp { is_unowned: true, ..Tcp::default() };
+        socket.open(Rc::new(Conn::new(stream, None)));
+        Rc::new(socket)
     }
 
     /// Takes a connection into use.
@@ -230,7 +249,7 @@ impl Tcp {
                 Ok(0) => Failure::Closed,
                 Ok(_) => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => Failure::Io(e),
+                Err(e) => Failure::from(e),
             };
             self.end_reading(&conn);
             let bytes = input.take_partial(&want, true);
@@ -245,6 +264,7 @@ impl Tcp {
         let (want, r) = (want.into_owned(), Rc::clone(r));
         Err(Box::pin(async move {
             let socket = busy.socket();
+            let _reading = conn.stream.reading();
             let mut deadline = Deadline::after(timeout_ms);
             let ended =
                 poll_fn(|cx| conn.poll_receive(cx, &want, &mut scanned, &mut deadline, buffer_bytes)).await;
@@ -274,10 +294,10 @@ impl Tcp {
         let is_timeout = matches!(failure, Failure::Timeout);
         let bytes = Value::from(input.take_partial(want, !is_timeout).into_owned());
         drop(input);
-        if is_timeout {
-            log_socket(r, format_args!("lua tcp socket read timed out"));
-        } else {
+        if !is_timeout {
             self.end_reading(conn);
+        } else if !self.is_unowned {
+            log_socket(r, format_args!("lua tcp socket read timed out"));
         }
         if matches!((&failure, want), (Failure::Closed, Want::All)) {
             return smallvec![bytes];
@@ -326,7 +346,7 @@ impl Tcp {
             match poll_fn(|cx| conn.poll_send(cx, &data, &mut sent, &mut deadline)).await {
                 Ok(()) => smallvec![Value::Number(data.len() as f64)],
                 Err(failure) => {
-                    if matches!(failure, Failure::Timeout) {
+                    if matches!(failure, Failure::Timeout) && !socket.is_unowned {
                         log_socket(&r, format_args!("lua tcp socket write timed out"));
                     }
                     socket.end_writing(&conn);
