@@ -1,0 +1,7 @@
+-- /api/add?a=1&b=2
+
+local answer = require "gateway.answer"
+local arguments = require "gateway.arguments"
+
+local a, b = arguments.numbers("a", "b")
+answer.send({ result = a + b })

@@ -1,0 +1,3 @@
+-- When a worker starts.
+
+require("discovery.nodes").start()
