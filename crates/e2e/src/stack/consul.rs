@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::installed::{prepared, run};
+use super::installed::{is_prepared, prepared, run};
 use super::{Home, Process};
 use crate::http;
 
@@ -22,6 +22,11 @@ pub struct Consul {
 }
 
 impl Consul {
+    /// Whether one starts without being built first.
+    pub fn is_built() -> bool {
+        is_prepared(&name())
+    }
+
     /// Starts one; builds it first, with Go, if that was not done before.
     pub fn start() -> Consul {
         Consul::start_in(Home::temporary("consul"))
@@ -51,10 +56,14 @@ impl Consul {
     }
 }
 
+fn name() -> String {
+    format!("consul-{VERSION}")
+}
+
 /// The program, built from its module. What its own source tree replaces is named here, as a dependency's
 /// replacements do not hold.
 fn executable() -> PathBuf {
-    let folder = prepared(&format!("consul-{VERSION}"), |path| {
+    let folder = prepared(&name(), |path| {
         let module = format!(
             "module consul-build\n\ngo 1.18\n\nrequire (\n\tgithub.com/hashicorp/consul v{VERSION}\n\t\
              github.com/hashicorp/consul/api v1.13.1\n\tgolang.org/x/net v0.17.0\n)\n"

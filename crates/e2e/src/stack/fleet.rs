@@ -67,7 +67,8 @@ impl Fleet {
     }
 }
 
-fn renumber_files(folder: &Path, ports: &[(u16, u16)]) {
+/// Replaces whole numbers in the configurations and scripts below a folder.
+pub fn renumber_files(folder: &Path, ports: &[(u16, u16)]) {
     for entry in fs::read_dir(folder).expect("the copy is there").flatten() {
         let path = entry.path();
         if path.is_dir() {

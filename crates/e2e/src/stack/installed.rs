@@ -9,7 +9,7 @@ use crate::root;
 /// The folder `target/services/<name>`. If it is not there, `make` fills a folder that then takes this name, so that
 /// it is whole or not there at all; other processes that want it wait.
 pub fn prepared(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let services = root().join("target/services");
+    let services = services();
     let path = services.join(name);
     if path.exists() {
         return path;
@@ -25,6 +25,15 @@ pub fn prepared(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
         fs::rename(&unfinished, &path).expect("renaming within a folder");
     }
     path
+}
+
+/// Whether [`prepared`] has made this folder before.
+pub fn is_prepared(name: &str) -> bool {
+    services().join(name).exists()
+}
+
+fn services() -> PathBuf {
+    root().join("target/services")
 }
 
 /// Runs a command to its end. Panics with all it printed if it fails.

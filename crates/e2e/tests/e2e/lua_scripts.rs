@@ -31,6 +31,12 @@ fn needs(script: &str) -> Needs {
         "limit" => Needs { http: "lua_shared_dict limits 100k;", ..none },
         "location" => Needs { server: "location = /other { set $saved ''; return 204; }", ..none },
         "lock" => Needs { http: "lua_shared_dict locks 100k;", ..none },
+        "mlcache" => Needs {
+            http: "lua_shared_dict values 1m; lua_shared_dict misses 100k;
+                   tiered_cache configured { memory 1m; }
+                   init_by_lua_block { made = require('resty.mlcache').new('early', 'values') }",
+            ..none
+        },
         "req" => Needs {
             server: "location /req { set $saved ''; content_by_lua_file req.lua; }",
             request: "GET /req?a=1&a=2&b&c=&d=x+y%21&e=5 HTTP/1.1\r\nX-One: 1\r\nX-Two: a\r\nX-Two: b\r\n",

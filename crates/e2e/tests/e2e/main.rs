@@ -3,7 +3,10 @@
 
 mod cases;
 mod command_line;
+mod examples;
+mod fleet;
 mod generations;
+mod lua_connection;
 mod lua_errors;
 mod lua_scripts;
 mod lua_stores;

@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::http;
-use e2e::stack::fleet::{Fleet, NODES};
 use e2e::stack::redis_cluster::slot;
 use e2e::stack::resp::Reply;
 use e2e::stack::{
@@ -202,26 +201,6 @@ fn consul_starts_and_keeps_values() {
     client.send(put.as_bytes()).expect("sent");
     assert_eq!(client.read_response(false).expect("an answer").text().trim_end(), "true");
     assert_eq!(client.get("/v1/kv/redis?raw").expect("an answer").text(), "127.0.0.1:7001");
-}
-
-#[test]
-fn the_example_fleet_serves_pages_from_a_node_each() {
-    let mut homes = NODES.map(|(name, ..)| Home::temporary(name));
-    let ports = homes.each_mut().map(Home::port);
-    let numbers: Vec<_> = NODES.iter().zip(ports).map(|(node, port)| (node.2, port)).collect();
-    let fleet = Fleet::copy(Home::temporary("fleet"), &numbers);
-    let places = NODES.iter().zip(homes).zip(ports);
-    let nodes: Vec<_> = places.map(|((node, home), port)| fleet.start(node.0, home, port)).collect();
-    let [_, first, _, dispatch] = &nodes[..] else { panic!("four nodes") };
-    let page = |product: u32| {
-        let path = format!("/product?productId={product}&shopId=1");
-        http::get(dispatch.port, &path).unwrap_or_else(|e| panic!("{path}: {e}"))
-    };
-    let served_by = |product| page(product).header("X-Served-By").map(str::to_string);
-    let seen: std::collections::BTreeSet<_> = (1..30).filter_map(served_by).collect();
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["application-1", "application-2"]);
-    first.process.kill();
-    assert!((1..30).all(|n| page(n).status == 200), "the other node serves all");
 }
 
 /// Runs in a process of its own, which [`nothing_outlives_a_process_that_is_killed`] starts.

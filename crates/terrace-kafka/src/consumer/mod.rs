@@ -117,17 +117,26 @@ impl ConsumerOptions {
             return Err(KafkaError::Options("no topic is named".into()));
         }
         let mut config = client::config(&self.brokers, &self.client_id, &self.properties)?;
+        // What the configuration sets by its own name counts before the option.
+        let session_timeout_ms = config.get("session.timeout.ms").and_then(|text| text.parse().ok());
+        let session_timeout_ms: u64 = session_timeout_ms.unwrap_or(self.session_timeout_ms);
+        for (name, value) in [
+            ("session.timeout.ms", session_timeout_ms.to_string()),
+            // Two signs of life may get lost.
+            ("heartbeat.interval.ms", (session_timeout_ms / 3).clamp(1, 3_000).to_string()),
+            ("auto.commit.interval.ms", self.commit_interval_ms.to_string()),
+            ("queued.max.messages.kbytes", "16384".to_owned()),
+        ] {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
+        }
         config
             // The library stores offsets when told to, and commits what is stored: on a timer, when a partition is taken
             // away, and in the end.
             .set("enable.auto.offset.store", "false")
-            .set("auto.commit.interval.ms", self.commit_interval_ms.to_string())
             // Where the offsets are lost, the oldest message: nothing is skipped.
-            .set("auto.offset.reset", "earliest")
-            .set("session.timeout.ms", self.session_timeout_ms.to_string())
-            // Two signs of life may get lost.
-            .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).clamp(1, 3_000).to_string())
-            .set("queued.max.messages.kbytes", "16384");
+            .set("auto.offset.reset", "earliest");
         match &self.role {
             Role::Group(group) => config
                 .set("group.id", group)
@@ -240,5 +249,27 @@ async fn run(shared: Arc<Shared>, first: Arc<Client>, mut stopped: watch::Receiv
                 shared.noise.say(Level::Error, "renewal", format_args!("no new client: {error}"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_of_the_configuration_count_before_the_options() {
+        let topics = vec!["cache-message".to_owned()];
+        let mut options = ConsumerOptions::new(vec!["127.0.0.1:9092".into()], topics, Role::EveryNode);
+        let read = |options: &ConsumerOptions, name| {
+            let config = options.client_config().expect("the options are right");
+            config.get(name).map(str::to_owned)
+        };
+        assert_eq!(read(&options, "session.timeout.ms").as_deref(), Some("45000"));
+        assert_eq!(read(&options, "heartbeat.interval.ms").as_deref(), Some("3000"));
+        options.properties.push(("session.timeout.ms".into(), "3000".into()));
+        assert_eq!(read(&options, "session.timeout.ms").as_deref(), Some("3000"));
+        assert_eq!(read(&options, "heartbeat.interval.ms").as_deref(), Some("1000"));
+        options.properties.push(("enable.auto.commit".into(), "true".into()));
+        assert!(options.client_config().is_err(), "what the effects' order rests on");
     }
 }

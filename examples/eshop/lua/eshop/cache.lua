@@ -6,7 +6,7 @@
 local cjson = require "cjson.safe"
 local http = require "resty.http"
 
-local KEEP_S = 10 * 60
+local KEEP_S = 10 * 60                  -- unless $my_cache_seconds says otherwise
 
 local CONNECT_TIMEOUT_MS = 500
 local SEND_TIMEOUT_MS = 500
@@ -15,7 +15,7 @@ local IDLE_TIMEOUT_MS = 60 * 1000
 local IDLE_CONNECTIONS_MAX = 32
 
 -- What the page calls the levels of the cache service, as its X-Cache-Level names them.
-local LEVELS = { L1 = "L1-memory", source = "source", stale = "stale" }
+local LEVELS = { L1 = "L1-memory", L2 = "L2", source = "source", stale = "stale" }
 
 local _M = {
     NOT_FOUND = "not found",
@@ -23,7 +23,7 @@ local _M = {
 }
 
 -- How far away the levels are; a page is as far away as the farthest of its parts.
-local DISTANCE = { ["L1-dictionary"] = 1, ["L1-memory"] = 2, source = 3, stale = 4 }
+local DISTANCE = { ["L1-dictionary"] = 1, ["L1-memory"] = 2, L2 = 3, source = 4, stale = 5 }
 
 local function ask_cache_service(path)
     local client = http.new()
@@ -65,7 +65,7 @@ function _M.lookup(key, path)
         return nil, _M.UNAVAILABLE
     end
     if level ~= "stale" then
-        local stored, failure = dictionary:set(key, body, KEEP_S)
+        local stored, failure = dictionary:set(key, body, tonumber(ngx.var.my_cache_seconds) or KEEP_S)
         if not stored then
             ngx.log(ngx.WARN, "my_cache does not take ", key, ": ", failure)
         end
