@@ -103,8 +103,9 @@ impl Accept {
         match h.with(b"Cache-Control", by_control) {
             Some(met) => met,
             None => {
-                let is_dated = which.has(NO_LAST_MODIFIED) && h.last_modified.get().is_some();
-                !is_dated && !(which.has(NO_ETAG) && h.has(KnownHeader::ETag))
+                let lets_pass = |bit, is_there| !(which.has(bit) && is_there);
+                lets_pass(NO_LAST_MODIFIED, h.last_modified.get().is_some())
+                    && lets_pass(NO_ETAG, h.has(KnownHeader::ETag))
             }
         }
     }

@@ -186,9 +186,9 @@ impl Plan {
         let tags = place(&columns.tags, "tags")?;
         let special = |index: usize| [version, ttl, tags].contains(&Some(index));
         let is_member = |&(index, name): &(usize, &&str)| {
-            !names[index + 1..].contains(name)
-                && !columns.hidden.iter().any(|hidden| hidden == *name)
-                && !(shape == RowShape::Column && special(index))
+            let is_hidden = columns.hidden.iter().any(|hidden| hidden == *name);
+            let is_beside = shape == RowShape::Column && special(index);
+            !(is_hidden || is_beside || names[index + 1..].contains(name))
         };
         let member = |(index, name): (usize, &&str)| {
             (index, format!("{}:", Value::from(*name)), columns.json.iter().any(|json| json == *name))

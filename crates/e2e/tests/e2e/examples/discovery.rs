@@ -12,7 +12,6 @@ use e2e::stack::{Consul, Home, Redis, RedisCluster};
 use e2e::wait_for;
 
 /// What knows the nodes.
-#[expect(clippy::large_enum_variant, reason = "there is one of them")]
 enum Registry {
     Consul(Consul),
     StandIn(Server),

@@ -100,7 +100,7 @@ impl Herd {
     }
 
     /// Waits until loads succeed.
-    fn wait_until_fresh(&self, traffic: &traffic::Traffic, nodes: &[Node], shop: &Shop<'_'>) {
+    fn wait_until_fresh(&self, traffic: &traffic::Traffic, nodes: &[Node], shop: &Shop<'_>) {
         for node in nodes {
             let fresh = |id| node.product(id).header("X-Cache-Level") != Some("stale");
             e2e::wait_for("loads succeed", || fresh(shop.products().start).then_some(()));
