@@ -7,8 +7,9 @@
 //! - `request` / `response`: in pairs, on one connection. A request is its request line, fields, an empty line and a
 //!   body; HTTP/1.1, `Host` and `Content-Length` are added where they are missing; `request raw` sends `\r`, `\n`
 //!   and `\0` escapes as they are and adds nothing. A response is a status, fields that must be there (`!Name` must not),
-//!   an empty line, and the body; a body line or a field's value that begins with `~ ` holds text that it must contain.
-//!   After a response that closes, the next request has a new connection.
+//!   an empty line, and the body; a body line or a field's value that begins with `~ ` holds text that it must contain,
+//!   a body of only such a line text that must stand somewhere in it. After a response that closes, the next request has
+//!   a new connection.
 //! - `log`: lines, each of which must stand in the error log; without it the log may have nothing at `error` or worse.
 //! - `log NAME`: lines, each of which must stand in that file below the server's folder.
 //! - `fails`: the server must not start, and say these lines.
@@ -177,8 +178,10 @@ fn compare(want: &str, got: &Response) -> Result<(), String> {
     let text = got.text();
     let same = if body.lines().any(|l| l.starts_with("~ ")) {
         let (wants, gots): (Vec<_>, Vec<_>) = (body.lines().collect(), text.lines().collect());
-        wants.len() == gots.len()
-            && wants.iter().zip(&gots).all(|(w, g)| w.strip_prefix("~ ").map_or(w == g, |w| g.contains(w)))
+        let is_somewhere = |part: &str| gots.iter().any(|got| got.contains(part));
+        wants.len() == 1 && wants[0].strip_prefix("~ ").is_some_and(is_somewhere)
+            || wants.len() == gots.len()
+                && wants.iter().zip(&gots).all(|(w, g)| w.strip_prefix("~ ").map_or(w == g, |w| g.contains(w)))
     } else {
         text == body || text == body.strip_suffix('\n').unwrap_or(body)
     };

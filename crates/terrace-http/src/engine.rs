@@ -54,7 +54,7 @@ async fn run_from(r: &Rc<Request>, mut refused: Option<u16>) {
                     r.keep_alive.set(false);
                     return;
                 }
-                if r.bare_errors.get() && !r.output.is_started() {
+                if s >= 300 && r.bare_errors.get() && !r.output.is_started() {
                     r.headers_out.status.set(s);
                     return;
                 }
@@ -106,9 +106,6 @@ async fn phases(r: &Rc<Request>) -> End {
 /// One pass from the entry to the response or the next redirect.
 async fn pass(r: &Rc<Request>) -> Outcome {
     if let Some(o) = locate(r).await {
-        return o;
-    }
-    if let Some(o) = check_location(r) {
         return o;
     }
     for phase in [Phase::Preaccess, Phase::Access, Phase::Precontent] {
@@ -195,11 +192,11 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
     if location.core.internal && !r.internal.get() && !r.is_subrequest() {
         return Some(Outcome::Status(404));
     }
-    None
+    check_body_length(r)
 }
 
 /// What nginx checks once a location is found.
-fn check_location(r: &Rc<Request>) -> Option<Outcome> {
+fn check_body_length(r: &Request) -> Option<Outcome> {
     let core = &r.location().core;
     let Framing::Length(n) = r.body.framing() else { return None };
     // The page that tells an error is not refused for the body of the request that failed.

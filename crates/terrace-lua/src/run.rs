@@ -318,6 +318,11 @@ impl<H: Host> Run<H> {
         if let Some(host) = &self.host {
             host.thread_error(&error);
         }
+        if status == ffi::LUA_ERRMEM {
+            // What was raised says less than is known: who waits for the thread is told the whole.
+            // SAFETY: the coroutine is dead, and its stack the host's.
+            unsafe { raw::push_all(&self.vm, coroutine.state, &[Value::from(error.message)]) };
+        }
         self.bury(index, false, 1);
         Turn::Next
     }

@@ -137,7 +137,7 @@ pub static KNOWN: &[Known] = known! {
         "stream" "mail" "pass" "proxy" "proxy_timeout" "proxy_protocol" "proxy_protocol_timeout" "preread_timeout"
         "preread_buffer_size" "proxy_half_close" "proxy_requests" "proxy_responses" "proxy_upload_rate"
         "proxy_download_rate" "proxy_downstream_buffer" "proxy_upstream_buffer" "proxy_ssl" "proxy_ssl_alpn"
-        "auth_http" "auth_http_timeout" "auth_http_header" "auth_http_pass_client_cert" "protocol" "timeout"
+        "auth_http" "auth_http_timeout" "auth_http_header" "auth_http_pass_client_cert" "protocol"
         "max_errors" "imap_client_buffer" "imap_capabilities" "imap_auth" "pop3_capabilities" "pop3_auth"
         "proxy_buffer" "proxy_pass_error_message" "xclient" "proxy_smtp_auth" "smtp_client_buffer"
         "smtp_greeting_delay" "smtp_capabilities" "smtp_auth" "starttls";

@@ -254,8 +254,12 @@ impl HeaderFilter for HeaderCode {
         run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(move |ended| {
             log_failure(&request, "failed to run header_filter_by_lua*", &ended);
             if matches!(ended, Err(_) | Ok(Ended { finish: Finish::Error(_), .. })) {
-                // The header may be half changed: better none than a wrong one.
-                request.abort();
+                // The header may be half changed: better an error than a wrong page.
+                let h = &request.headers_out;
+                h.clear();
+                h.status.set(status::INTERNAL);
+                h.content_length.set(Some(0));
+                request.keep_alive.set(false);
             }
         })
     }

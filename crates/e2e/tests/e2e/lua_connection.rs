@@ -40,7 +40,7 @@ fn a_body_socket_reads_what_comes_when_it_comes() {
     } }";
     let server = start("", config);
     let mut client =
-        request(&server, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n");
+        request(&server, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n");
     let mut hundred = [0; 25];
     client.read_exact(&mut hundred).expect("an interim response");
     assert_eq!(&hundred, b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -138,7 +138,7 @@ mod tests {
     fn windows_fit_the_length() {
         assert_eq!(window_bits(None), 15);
         assert_eq!(window_bits(Some(1_000_000)), 15);
-        assert_eq!(window_bits(Some(10)), 10);
+        assert_eq!(window_bits(Some(10)), 9);
     }
 
     #[test]

@@ -144,7 +144,7 @@ async fn many_that_ask_for_one_key_cause_one_load() {
     let (status, _, _, body) = ask(&worker, "/status").await;
     assert_eq!(status, 200);
     assert!(
-        body.starts_with(r#"{"thing":{"L1":{"hits":0,"negative_hits":0,"stale_serves":0,"misses":100,"#),
+        body.starts_with(r#"{"thing":{"L1":{"hits":0,"negative_hits":0,"filter_negatives":0,"stale_serves":0,"misses":100,"#),
         "{body}"
     );
     assert!(body.contains(r#""source":{"name":"things","loads":1,"#), "{body}");

@@ -14,7 +14,7 @@
 --   bad bad argument #1 to 'set_body_data' (string expected, got no value)
 --   built one two 7
 --   uninitialized request_body not initialized
---   bad size bad size argument: 0
+--   bad size bad size argument: -1
 --   file true nil 12
 --   args nilrequest body in temp file not supported
 --   other file true 5
@@ -56,7 +56,7 @@ req.append_body(" two")
 req.finish_body()
 ngx.say("built ", req.get_body_data(), " ", length())
 ngx.say("uninitialized ", failure(req.append_body, "x"))
-ngx.say("bad size ", failure(req.init_body, 0))
+ngx.say("bad size ", failure(req.init_body, -1))
 
 req.init_body(4)
 req.append_body("more ")

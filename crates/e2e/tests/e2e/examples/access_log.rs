@@ -28,13 +28,15 @@ fn requests_are_records_in_the_order_of_their_product() {
     let kafka = Kafka::shared();
     kafka.create_topic("access-log", PARTITIONS);
     let (server, _) = super::start("kafka-access-log", [8080], &[(9092, kafka.port)]);
+    // One connection is one worker's, and a worker sends in order.
+    let mut client = server.connect();
     for round in 0..5 {
         for product in 1..=8 {
-            let response = server.get(&format!("/product?productId={product}&round={round}"));
-            assert_eq!(response.status, 200);
+            let path = format!("/product?productId={product}&round={round}");
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("sent");
+            assert_eq!(client.read_response(false).expect("an answer").status, 200);
         }
     }
-    let mut client = server.connect();
     let request = format!(
         "GET /other%ff?x={} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\nAuthorization: secret\r\n\r\n",
         "y".repeat(2000)
