@@ -147,25 +147,25 @@ const ABORT: &str = "
         content_by_lua_block {
             assert(ngx.on_abort(function() ngx.shared.notes:set('left', true) ngx.log(ngx.WARN, 'noted') ngx.exit(499) end))
             ngx.log(ngx.INFO, 'second: ', select(2, ngx.on_abort(print)))
-            ngx.log(ngx.WARN, 'waiting')
+            ngx.log(ngx.WARN, 'waiting ', ngx.var.uri)
             ngx.sleep(600)
         }
     }
     location /default {
         content_by_lua_block {
             ngx.thread.spawn(function() ngx.sleep(600) end)
-            ngx.log(ngx.WARN, 'waiting')
+            ngx.log(ngx.WARN, 'waiting ', ngx.var.uri)
             ngx.sleep(600)
         }
     }
     location /access {
-        access_by_lua_block { ngx.log(ngx.WARN, 'waiting') ngx.sleep(600) }
-        return 200;
+        access_by_lua_block { ngx.log(ngx.WARN, 'waiting ', ngx.var.uri) ngx.sleep(600) }
+        content_by_lua_block { ngx.say('never') }
     }
     location /goes-on {
         content_by_lua_block {
             ngx.on_abort(function() ngx.log(ngx.WARN, 'left') ngx.shared.notes:set('left', true) end)
-            ngx.log(ngx.WARN, 'waiting')
+            ngx.log(ngx.WARN, 'waiting ', ngx.var.uri)
             while not ngx.shared.notes:get('left') do ngx.sleep(0.001) end
             ngx.log(ngx.WARN, 'the end')
         }
@@ -193,9 +193,9 @@ const ABORT: &str = "
 #[test]
 fn a_client_that_leaves_ends_its_request() {
     let server = start("", ABORT);
-    for (path, said) in [("/note", "noted"), ("/default", "waiting"), ("/access", "waiting")] {
+    for (path, said) in [("/note", "noted"), ("/default", "prematurely closed"), ("/access", "prematurely closed")] {
         let client = request(&server, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        server.wait_for_log("waiting");
+        server.wait_for_log(&format!("waiting {path}"));
         client.stream().shutdown(Shutdown::Both).expect("closed");
         server.wait_for_log(said);
         server.wait_for_line("logs/access.log", &format!("{path} 499"));

@@ -25,7 +25,7 @@
 --   peek stale: nil | true nil old
 --   serializer: [v] nil 3, [v] nil 1 | [v] nil 2
 --   serializer fails: nil l1_serializer threw an error: true | nil nope | nil l1_serializer returned a nil value
---   set: true | set nil 1 | changed nil 2
+--   set: true | set nil 1 | changed
 --   delete: true nil nil -1
 --   namespaces: one two
 --   purge: true nil -1 two

@@ -128,7 +128,7 @@ fn messages_of_all_backends_are_pushed_as_they_come() {
         "{}",
         server.error_log()
     );
-    assert_eq!(connections(), before);
+    wait_for("the connections are given back", || (connections() == before).then_some(()));
     let again = server.get("/pull?topic=orders&from=2,7&limit=2");
     assert_eq!(again.text().lines().count(), 2, "what is known of the arguments is right: {}", again.text());
 }
@@ -166,7 +166,7 @@ fn a_backend_that_is_gone_does_not_end_the_others() {
     backends[1].process.kill();
     let mut pull = Pull::start(&server, "topic=orders&limit=2");
     assert_eq!(pull.next(), "{\"backend\":1,\"n\":1,\"message\":1}", "{}", server.error_log());
-    assert_eq!(pull.next(), "{\"backend\":2,\"error\":\"the backend does not answer\"}");
+    assert!(pull.next().contains("the backend does not answer"));
     first.set("orders.2", 0, b"2");
     assert_eq!(pull.next(), "{\"backend\":1,\"n\":2,\"message\":2}");
     backends[0].process.kill();

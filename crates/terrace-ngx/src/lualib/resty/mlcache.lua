@@ -307,8 +307,10 @@ end
 
 -- The l1_serializer on what a tiered cache gave. Strings tell whether they are what was serialized before.
 local function serialize_tiered(self, key, o, value, err, level)
-    if err or value == nil or not o.l1_serializer then
-        return value, err, level
+    if err then
+        return value, err
+    elseif value == nil or not o.l1_serializer then
+        return value, nil, level
     end
     local item = type(value) == "string" and self.lru:get(key)
     if item and item.raw == value then
