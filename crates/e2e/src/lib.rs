@@ -7,6 +7,7 @@ pub mod http;
 pub mod server;
 pub mod shop;
 pub mod stack;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

@@ -393,7 +393,8 @@ impl Drop for Entered {
 
 /// Serves requests. True when the connection should go to the next generation.
 async fn run(client: &Rc<Client>) -> bool {
-    if client.stream.tls().is_some() && !tls::handshake(client).await {
+    // Boxed: what a handshake holds must not weigh on every connection.
+    if client.stream.tls().is_some() && !Box::pin(tls::handshake(client)).await {
         return false;
     }
     loop {

@@ -83,7 +83,7 @@ async fn plain(r: &Rc<Request>, code: u16) {
     let h = &r.headers_out;
     h.clear_body_fields();
     r.error_status(0);
-    h.status.set(code);
+    h.status.set(shown(code));
     let body = page(code, r);
     if body.is_empty() {
         h.content_length.set((!status::is_bodiless(code)).then_some(0));
@@ -94,9 +94,14 @@ async fn plain(r: &Rc<Request>, code: u16) {
     r.send(crate::Chunk { data: body, last: true, flush: false }).get().await;
 }
 
+/// nginx's own numbers of bad requests are 400 outside.
+fn shown(code: u16) -> u16 {
+    if (494..=497).contains(&code) { 400 } else { code }
+}
+
 fn page(code: u16, r: &Request) -> Bytes {
     let Some(title) = title(code) else { return Bytes::new() };
-    let shown = if (494..=497).contains(&code) { 400 } else { code };
+    let shown = shown(code);
     let name = if r.location().core.server_tokens {
         crate::head_writer::SERVER_FULL
     } else {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terrace_base::log::Level;
-use terrace_net::tls::{HandshakeError, Hello, Identity, Protocols, ServerTls, TlsStream, Trust, Verdict};
+use terrace_net::tls::{
+    HandshakeError, Hello, Identity, Protocols, Refusal, ServerTls, TlsStream, Trust, Verdict,
+};
 
 use crate::connection::Client;
 use crate::generation::ServerIndex;
@@ -171,7 +173,7 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
         conf_of(server).and_then(|c| c.certificate_hook.as_ref()),
     );
     let Some(ssl) = conf_of(server).and_then(|c| c.server.as_ref()) else {
-        return Err(no_certificate());
+        return Err(no_certificate(tls));
     };
     if hooks.0.is_none() && hooks.1.is_none() {
         check(ssl, tls, ssl.tls.has_identity())?;
@@ -189,6 +191,7 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
     });
     for hook in [hooks.0, hooks.1].into_iter().flatten() {
         if !hook.run(&handshake).await {
+            tls.refuse(Refusal::InternalError);
             return Ok(false);
         }
     }
@@ -204,16 +207,17 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn no_certificate() -> Failure {
+fn no_certificate(tls: &TlsStream) -> Failure {
+    tls.refuse(Refusal::HandshakeFailure);
     Failure::Server("no \"ssl_certificate\" is defined in server listening on SSL port".to_owned())
 }
 
 fn check(ssl: &ServerSsl, tls: &TlsStream, has_identity: bool) -> Result<(), Failure> {
     if ssl.rejects {
-        tls.refuse_name();
+        tls.refuse(Refusal::UnrecognizedName);
         return Err(Failure::Quiet("SSL_do_handshake() failed (SSL: handshake rejected)".to_owned()));
     }
-    if has_identity { Ok(()) } else { Err(no_certificate()) }
+    if has_identity { Ok(()) } else { Err(no_certificate(tls)) }
 }
 
 fn remember(client: &Client, server: ServerIndex, has_name: bool, trust: Option<Arc<Trust>>) {

@@ -17,3 +17,4 @@ mod reload;
 mod shop;
 mod stack;
 mod timeouts;
+mod tls;

@@ -67,8 +67,12 @@ fn check_certificates(
     for listen in listens {
         let Some(at) = &listen.ssl else { continue };
         let root = servers[listen.names.default_server().0 as usize].root;
-        let ssl = locations[root.0 as usize].settings.find::<SslConf>().and_then(|c| c.server.as_ref());
-        if !ssl.is_some_and(|s| s.rejects || s.tls.has_identity()) {
+        let ssl = locations[root.0 as usize].settings.find::<SslConf>();
+        let has_certificate = |c: &SslConf| {
+            c.certificate_hook.is_some()
+                || c.server.as_ref().is_some_and(|s| s.rejects || s.tls.has_identity())
+        };
+        if !ssl.is_some_and(has_certificate) {
             let text = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
             return Err(ConfError::at(at, text.to_owned()));
         }
@@ -147,6 +151,8 @@ fn link_listens(
         }
         if spec.is_ssl {
             listen.ssl.get_or_insert_with(|| spec.at.clone());
+        }
+        if listen.ssl.is_some() {
             draft.slots.of::<SslConf>().listens = true;
         }
         listen.names.add_server(index, spec.is_default);

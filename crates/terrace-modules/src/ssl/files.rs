@@ -1,63 +1,56 @@
 //! Certificates, keys and lists of revoked certificates from files, or from the configuration itself (`data:`).
+//!
+//! Names are relative to the folder of the configuration. Errors are texts that name the file.
 
-use terrace_conf::{ConfError, Position};
-use terrace_http::Builder;
+use std::path::Path;
+
 use terrace_net::tls::{
     CertificateDer, CertificateRevocationListDer, CredentialsError, Identity, certificates_of_pem,
     key_of_pem, private_key,
 };
 
-fn read(b: &Builder, what: &str, name: &str, at: &Position) -> Result<Vec<u8>, ConfError> {
+fn read(dir: &Path, what: &str, name: &str) -> Result<Vec<u8>, String> {
     if let Some(data) = name.strip_prefix("data:") {
         return Ok(data.as_bytes().to_vec());
     }
-    let path = b.paths.conf_dir.join(name);
+    let path = dir.join(name);
     std::fs::read(&path).map_err(|e| {
         let e = terrace_base::OsError(&e);
-        ConfError::at(at, format!("cannot load {what} \"{}\": open() failed {e}", path.display()))
+        format!("cannot load {what} \"{}\": open() failed {e}", path.display())
     })
 }
 
-fn failed(b: &Builder, what: &str, name: &str, at: &Position, e: &CredentialsError) -> ConfError {
-    let shown = if name.starts_with("data:") { "data:".into() } else { b.paths.conf_dir.join(name) };
-    ConfError::at(at, format!("cannot load {what} \"{}\": {e}", shown.display()))
+fn failed(dir: &Path, what: &str, name: &str, e: &CredentialsError) -> String {
+    let shown = if name.starts_with("data:") { "data:".into() } else { dir.join(name) };
+    format!("cannot load {what} \"{}\": {e}", shown.display())
 }
 
 /// The certificates of a file.
 ///
 /// # Errors
 /// When it cannot be read, or has none.
-pub fn certificates(
-    b: &Builder,
-    name: &str,
-    at: &Position,
-) -> Result<Vec<CertificateDer<'static>>, ConfError> {
-    let pem = read(b, "certificate", name, at)?;
-    certificates_of_pem(&pem).map_err(|e| failed(b, "certificate", name, at, &e))
+pub fn certificates(dir: &Path, name: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(dir, "certificate", name)?;
+    certificates_of_pem(&pem).map_err(|e| failed(dir, "certificate", name, &e))
 }
 
 /// A certificate with its chain and key.
 ///
 /// # Errors
 /// When a file cannot be read, or the two do not belong together.
-pub fn identity(b: &Builder, certificate: &str, key: &str, at: &Position) -> Result<Identity, ConfError> {
-    let chain = certificates(b, certificate, at)?;
-    let pem = read(b, "certificate key", key, at)?;
-    let key_error = |e| failed(b, "certificate key", key, at, &e);
+pub fn identity(dir: &Path, certificate: &str, key: &str) -> Result<Identity, String> {
+    let chain = certificates(dir, certificate)?;
+    let pem = read(dir, "certificate key", key)?;
+    let key_error = |e| failed(dir, "certificate key", key, &e);
     let key = private_key(key_of_pem(&pem).map_err(key_error)?).map_err(key_error)?;
-    Identity::new(chain, key).map_err(|e| failed(b, "certificate", certificate, at, &e))
+    Identity::new(chain, key).map_err(|e| failed(dir, "certificate", certificate, &e))
 }
 
 /// The lists of a file.
 ///
 /// # Errors
 /// When it cannot be read, or has none.
-pub fn crls(
-    b: &Builder,
-    name: &str,
-    at: &Position,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, ConfError> {
-    let pem = read(b, "CRL", name, at)?;
-    let all = terrace_net::tls::crls_of_pem(&pem);
-    all.map_err(|e| failed(b, "CRL", name, at, &e))
+pub fn crls(dir: &Path, name: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let pem = read(dir, "CRL", name)?;
+    terrace_net::tls::crls_of_pem(&pem).map_err(|e| failed(dir, "CRL", name, &e))
 }

@@ -3,16 +3,20 @@
 //! Files are read when the configuration is: a reload takes new certificates. Certificates of clients are judged per
 //! request by the rules of the request's server, as in nginx; see `terrace_http::tls`.
 
+mod by_handshake;
 pub mod files;
 mod variables;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use terrace_conf::{Arity, ConfError, Directive, Node, Position};
 use terrace_http::conf::table::{HS, flag, simple, size, time_ms};
 use terrace_http::tls::{ServerSsl, SslConf, VerifyClient};
-use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, setting, settings};
-use terrace_net::tls::{Identity, Protocols, ServerOptions, ServerTls, Trust};
+use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
+use terrace_net::tls::{Identity, Protocols, ServerOptions, ServerTls, Trust, unknown_ciphers};
+
+use by_handshake::ByHandshake;
 
 /// The module.
 pub struct Ssl;
@@ -52,13 +56,21 @@ settings! {
 }
 
 /// A file's name and where it is named.
-type Pem = (String, Position);
+pub type Pem = (String, Position);
+
+/// A file's name, perhaps with variables, as written, and where.
+#[derive(Clone)]
+struct Named {
+    name: Value,
+    text: String,
+    at: Position,
+}
 
 /// `ssl_certificate` and `ssl_certificate_key`, in order.
 #[derive(Default)]
 struct Pairs {
-    certificates: Vec<Pem>,
-    keys: Vec<Pem>,
+    certificates: Vec<Named>,
+    keys: Vec<Named>,
 }
 
 impl Merge for Pairs {
@@ -95,15 +107,15 @@ const ONE: Arity = Arity::Exactly(1);
 
 #[rustfmt::skip]
 static DIRECTIVES: &[Directive<Builder>] = &[
-    simple("ssl_certificate", HS, ONE, "", "The file of the server's certificate and its chain; several may be of different kinds.", |b, n| { let v = file(n)?; b.conf::<Pairs>().certificates.push(v); Ok(()) }),
-    simple("ssl_certificate_key", HS, ONE, "", "The file of the certificate's key.", |b, n| { let v = file(n)?; b.conf::<Pairs>().keys.push(v); Ok(()) }),
+    simple("ssl_certificate", HS, ONE, "", "The file of the server's certificate and its chain; several may be of different kinds. A name with variables is read at each handshake.", |b, n| { let v = named(b, n)?; b.conf::<Pairs>().certificates.push(v); Ok(()) }),
+    simple("ssl_certificate_key", HS, ONE, "", "The file of the certificate's key.", |b, n| { let v = named(b, n)?; b.conf::<Pairs>().keys.push(v); Ok(()) }),
     simple("ssl_protocols", HS, Arity::AtLeast(1), "TLSv1.2 TLSv1.3", "The versions that are spoken: TLSv1.2, TLSv1.3.", |b, n| { let v = protocols(b, n)?; n.set_once(&mut b.conf::<Conf>().protocols, v) }),
-    simple("ssl_ciphers", HS, ONE, "HIGH:!aNULL:!MD5", "OpenSSL's list of ciphers for TLS 1.2.", setting!(Conf, ciphers, text)),
+    simple("ssl_ciphers", HS, ONE, "HIGH:!aNULL:!MD5", "OpenSSL's list of ciphers for TLS 1.2.", |b, n| { let v = ciphers(b, n)?; n.set_once(&mut b.conf::<Conf>().ciphers, v) }),
     simple("ssl_ecdh_curve", HS, ONE, "auto", "The curves of key exchanges.", setting!(Conf, curves, text)),
     simple("ssl_prefer_server_ciphers", HS, Arity::Flag, "off", "Whether the server's order of ciphers counts.", setting!(Conf, prefer_server_ciphers, flag)),
     simple("ssl_session_cache", HS, Arity::Between(1, 2), "none", "Keeps sessions for clients that take no tickets; each server has a cache of its own.", set_session_cache),
     simple("ssl_session_tickets", HS, Arity::Flag, "on", "Whether clients get tickets. Their keys change by themselves and outlive reloads.", setting!(Conf, session_tickets, flag)),
-    simple("ssl_session_timeout", HS, ONE, "5m", "Accepted; tickets are good for twelve hours at most, kept sessions until newer ones take their place.", setting!(Conf, session_timeout, time_ms)),
+    simple("ssl_session_timeout", HS, ONE, "5m", "How long a session may be taken up again; a ticket may be for up to twice that.", setting!(Conf, session_timeout, time_ms)),
     simple("ssl_buffer_size", HS, ONE, "16k", "The largest record that is sent.", setting!(Conf, buffer_size, size)),
     simple("ssl_verify_client", HS, ONE, "off", "Whether clients must have a certificate: on, off, optional, optional_no_ca.", setting!(Conf, verify_client, |n: &Node| n.one_of(0, &[("off", VerifyClient::Off), ("on", VerifyClient::On), ("optional", VerifyClient::Optional), ("optional_no_ca", VerifyClient::OptionalNoCa)]))),
     simple("ssl_verify_depth", HS, ONE, "1", "How many certificates may lie between a client's and its authority's.", setting!(Conf, verify_depth, |n: &Node| n.number(0))),
@@ -117,13 +129,36 @@ fn text(n: &Node) -> Result<String, ConfError> {
     n.text(0).map(str::to_owned)
 }
 
+fn named(b: &mut Builder, n: &Node) -> Result<Named, ConfError> {
+    let arg = n.arg(0)?;
+    let text = n.text(0)?.to_owned();
+    Ok(Named { name: Value::compile(b, arg)?, text, at: n.at.clone() })
+}
+
 /// A file named by a directive's only argument.
+///
+/// # Errors
+/// A name with variables.
 pub fn file(n: &Node) -> Result<Pem, ConfError> {
     let text = n.text(0)?;
     if text.contains('$') && !text.starts_with("data:-----") {
-        return Err(n.error(format!("variables in \"{}\" are known but not carried out yet", n.name)));
+        return Err(n.error(format!("variables in \"{}\" are known but not carried out", n.name)));
     }
     Ok((text.to_owned(), n.at.clone()))
+}
+
+/// `ssl_ciphers` and its like, with a warning for what is left out.
+///
+/// # Errors
+/// None of its own.
+pub fn ciphers(b: &mut Builder, n: &Node) -> Result<String, ConfError> {
+    let list = n.text(0)?;
+    let unknown = unknown_ciphers(list);
+    if !unknown.is_empty() {
+        let unknown = unknown.join(":");
+        b.warn(&n.at, &format!("\"{unknown}\" in \"{}\" is not supported and left out", n.name));
+    }
+    Ok(list.to_owned())
 }
 
 /// `ssl_protocols` and its like. Versions that nobody should speak any more are left out with a warning.
@@ -174,16 +209,17 @@ fn set_session_cache(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
 }
 
 fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfError> {
-    let identities = identities(b, l)?;
+    let dir = b.paths.conf_dir.clone();
+    let identities = identities(&dir, l)?;
     let c = l.settings.of::<Conf>();
     let mut authorities = Vec::new();
     let mut told = None;
     if let Some((name, at)) = c.client_certificate() {
-        authorities = files::certificates(b, &name, &at)?;
+        authorities = files::certificates(&dir, &name).map_err(|e| ConfError::at(&at, e))?;
         told = Some(Arc::new(Trust::new(&authorities, &[], 0).map_err(|e| ConfError::at(&at, e))?));
     }
     if let Some((name, at)) = c.trusted_certificate() {
-        authorities.extend(files::certificates(b, &name, &at)?);
+        authorities.extend(files::certificates(&dir, &name).map_err(|e| ConfError::at(&at, e))?);
     }
     let verify = c.verify_client();
     if authorities.is_empty() && !matches!(verify, VerifyClient::Off | VerifyClient::OptionalNoCa) {
@@ -191,7 +227,7 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
         return Err(ConfError::at(&l.at, text.to_owned()));
     }
     let crls = match c.crl() {
-        Some((name, at)) => files::crls(b, &name, &at)?,
+        Some((name, at)) => files::crls(&dir, &name).map_err(|e| ConfError::at(&at, e))?,
         None => Vec::new(),
     };
     let trust = Trust::new(&authorities, &crls, c.verify_depth()).map_err(|e| ConfError::at(&l.at, e))?;
@@ -202,6 +238,7 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
         curves: c.curves(),
         prefers_own_ciphers: c.prefer_server_ciphers(),
         sessions_max: c.session_cache(),
+        session_timeout_ms: c.session_timeout(),
         tickets: c.session_tickets(),
         asks_client: verify != VerifyClient::Off,
         client_authorities: told,
@@ -212,17 +249,19 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
     Ok(ServerSsl { tls, verify, trust: Arc::new(trust), rejects: c.reject_handshake() })
 }
 
-fn identities(b: &mut Builder, l: &mut LocationBuilder) -> Result<Vec<Identity>, ConfError> {
+/// The certificates and keys of files. Where a name has variables, all are read at each handshake.
+fn identities(dir: &Path, l: &mut LocationBuilder) -> Result<Vec<Identity>, ConfError> {
     let pairs = l.settings.of::<Pairs>();
-    let (certificates, keys) = (pairs.certificates.clone(), pairs.keys.clone());
-    if keys.len() < certificates.len() {
-        let (name, at) = &certificates[keys.len()];
-        let text = format!("no \"ssl_certificate_key\" is defined for certificate \"{name}\"");
-        return Err(ConfError::at(at, text));
+    if let Some(alone) = pairs.certificates.get(pairs.keys.len()) {
+        let text = format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", alone.text);
+        return Err(ConfError::at(&alone.at, text));
     }
-    certificates
-        .iter()
-        .zip(&keys)
-        .map(|(certificate, key)| files::identity(b, &certificate.0, &key.0, &certificate.1))
-        .collect()
+    let all = pairs.certificates.iter().zip(&pairs.keys);
+    if all.clone().any(|(c, k)| c.name.as_literal().is_none() || k.name.as_literal().is_none()) {
+        let pairs = all.map(|(c, k)| (c.name.clone(), k.name.clone())).collect();
+        let hook = ByHandshake { dir: dir.to_owned(), pairs };
+        l.settings.of::<SslConf>().certificate_hook.get_or_insert_with(|| Arc::new(hook));
+        return Ok(Vec::new());
+    }
+    all.map(|(c, k)| files::identity(dir, &c.text, &k.text).map_err(|e| ConfError::at(&c.at, e))).collect()
 }

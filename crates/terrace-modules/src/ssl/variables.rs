@@ -20,12 +20,17 @@ pub(super) fn define(t: &mut VarTable) {
             None => false,
         }
     }
+    // What the client has offered is known before the handshake is over.
+    fn offered(r: &Request, out: &mut Vec<u8>, f: impl FnOnce(&TlsStream) -> Option<String>) -> bool {
+        let tls = r.client.as_ref().and_then(|c| c.stream.tls());
+        tls.and_then(f).is_some_and(|text| put(out, &text))
+    }
     t.define("ssl_protocol", |r, o| tls(r, o, |t| Some(t.protocol()?.into())));
     t.define("ssl_cipher", |r, o| tls(r, o, |t| Some(t.cipher()?.into())));
-    t.define("ssl_ciphers", |r, o| tls(r, o, |t| Some(t.offered_ciphers()?.into())));
+    t.define("ssl_ciphers", |r, o| offered(r, o, TlsStream::offered_ciphers));
     t.define("ssl_curve", |r, o| tls(r, o, |t| Some(t.curve()?.into())));
-    t.define("ssl_curves", |r, o| tls(r, o, |t| Some(t.offered_curves()?.into())));
-    t.define("ssl_server_name", |r, o| tls(r, o, |t| Some(t.server_name()?.into())));
+    t.define("ssl_curves", |r, o| offered(r, o, TlsStream::offered_curves));
+    t.define("ssl_server_name", |r, o| offered(r, o, TlsStream::server_name));
     t.define("ssl_alpn_protocol", |r, o| tls(r, o, TlsStream::alpn));
     t.define("ssl_session_reused", |r, o| tls(r, o, |t| Some(if t.is_resumed() { "r" } else { "." }.into())));
     // Sessions have no number here, and early data is not taken.

@@ -8,6 +8,8 @@ use rustls::pki_types::CertificateDer;
 /// A certificate taken apart. It borrows from its DER form.
 #[derive(Debug)]
 pub struct Certificate<'a> {
+    /// Whether it is of version 1, which knows no extensions.
+    pub is_of_version_1: bool,
     /// The number, without the DER's leading zero.
     pub serial: &'a [u8],
     /// Who signed it.
@@ -18,6 +20,16 @@ pub struct Certificate<'a> {
     pub not_before: i64,
     /// Unix seconds.
     pub not_after: i64,
+    /// The kind of its key, as an `AlgorithmIdentifier` without its head.
+    pub key_kind: &'a [u8],
+    /// Its key.
+    pub key: &'a [u8],
+    /// What its issuer has signed.
+    pub signed: &'a [u8],
+    /// The kind of the signature, as an `AlgorithmIdentifier` without its head.
+    pub signature_kind: &'a [u8],
+    /// The signature.
+    pub signature: &'a [u8],
     dns_names: Vec<&'a str>,
     addresses: Vec<&'a [u8]>,
 }
@@ -29,6 +41,7 @@ pub struct Name<'a>(&'a [u8]);
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
+const BIT_STRING: u8 = 0x03;
 
 /// Reads elements of DER one after the other.
 struct Der<'a>(&'a [u8]);
@@ -62,9 +75,13 @@ impl<'a> Der<'a> {
 impl<'a> Certificate<'a> {
     /// Takes a certificate apart; `None` for what is none.
     pub fn parse(der: &'a CertificateDer<'_>) -> Option<Certificate<'a>> {
-        let mut tbs = Der(Der(Der(der).expect(SEQUENCE)?).expect(SEQUENCE)?);
+        let mut outer = Der(Der(der).expect(SEQUENCE)?);
+        let (_, tbs, signed) = outer.next().filter(|(tag, ..)| *tag == SEQUENCE)?;
+        let (signature_kind, signature) = (outer.expect(SEQUENCE)?, bits(outer.expect(BIT_STRING)?)?);
+        let mut tbs = Der(tbs);
         let (tag, mut serial, _) = tbs.next()?;
-        if tag == 0xa0 {
+        let is_of_version_1 = tag != 0xa0;
+        if !is_of_version_1 {
             serial = tbs.expect(0x02)?;
         }
         if serial.len() > 1 && serial[0] == 0 {
@@ -75,13 +92,19 @@ impl<'a> Certificate<'a> {
         let mut validity = Der(tbs.expect(SEQUENCE)?);
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
         let subject = Name(tbs.expect(SEQUENCE)?);
-        tbs.expect(SEQUENCE)?;
+        let mut key = Der(tbs.expect(SEQUENCE)?);
         let mut certificate = Certificate {
+            is_of_version_1,
             serial,
             issuer,
             subject,
             not_before,
             not_after,
+            key_kind: key.expect(SEQUENCE)?,
+            key: bits(key.expect(BIT_STRING)?)?,
+            signed,
+            signature_kind,
+            signature,
             dns_names: Vec::new(),
             addresses: Vec::new(),
         };
@@ -144,6 +167,11 @@ impl<'a> Certificate<'a> {
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
+}
+
+/// The bytes of a bit string that has whole ones.
+fn bits(content: &[u8]) -> Option<&[u8]> {
+    content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bytes)| bytes)
 }
 
 fn hex_upper(bytes: &[u8]) -> String {
@@ -347,6 +375,7 @@ mod tests {
         assert!(c.is_self_issued());
         assert_eq!(c.not_before, 1_709_164_800);
         assert_eq!(c.not_after, 2_713_824_000);
+        assert!(super::super::signature::is_signed_by(&c, &c));
         assert!(Certificate::parse(&CertificateDer::from(&der[..der.len() / 2])).is_none());
     }
 

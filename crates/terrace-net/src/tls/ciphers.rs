@@ -95,10 +95,7 @@ pub(super) fn select(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedC
             c @ (b'!' | b'-' | b'+') => (c, &token[1..]),
             _ => (b'=', token),
         };
-        let means = |name: &str, tags: &[&str]| {
-            words == name || words.split('+').all(|w| EVERY.contains(&w) || tags.contains(&w))
-        };
-        let found = SUITES.iter().filter(|(_, name, tags)| means(name, tags)).map(|(s, ..)| *s);
+        let found = SUITES.iter().filter(|(_, name, tags)| means(words, name, tags)).map(|(s, ..)| *s);
         match action {
             b'=' => {
                 let new: Vec<_> = found.filter(|s| !chosen.contains(s) && !banned.contains(s)).collect();
@@ -128,6 +125,19 @@ pub(super) fn select(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedC
     tls13.chain(tls12).collect()
 }
 
+/// The words of a list that would add ciphers and add none: what OpenSSL has and rustls leaves out, or nobody has.
+pub fn unknown_ciphers(list: &str) -> Vec<&str> {
+    let adds = |t: &&str| !t.is_empty() && !t.starts_with(['!', '-', '+', '@']);
+    let is_known =
+        |t: &str| t.starts_with("TLS_") || SUITES.iter().any(|(_, name, tags)| means(t, name, tags));
+    list.split([':', ',', ' ']).filter(adds).filter(|t| !is_known(t)).collect()
+}
+
+/// Whether a word of a list means a suite.
+fn means(words: &str, name: &str, tags: &[&str]) -> bool {
+    words == name || words.split('+').all(|w| EVERY.contains(&w) || tags.contains(&w))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +157,7 @@ mod tests {
             "the words of one token must all hold"
         );
         assert_eq!(names("RC4-SHA:AES256-SHA"), [""; 0]);
+        assert_eq!(unknown_ciphers("HIGH:RC4-SHA:!aNULL:ECDHE+AESGCM,AES256-SHA"), ["RC4-SHA", "AES256-SHA"]);
         assert_eq!(
             names("ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:+ECDHE-RSA-AES256-GCM-SHA384"),
             ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"]

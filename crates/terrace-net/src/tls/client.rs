@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 
+use super::signature::check_handshake;
 use super::{HandshakeError, Identity, Protocols, Trust, provider};
 
 /// How many servers' sessions are kept.
@@ -143,7 +144,7 @@ impl ServerCertVerifier for Check {
         if self.trust.is_none() {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        check_handshake(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -155,7 +156,7 @@ impl ServerCertVerifier for Check {
         if self.trust.is_none() {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        check_handshake(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

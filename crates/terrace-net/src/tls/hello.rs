@@ -19,6 +19,7 @@ pub struct Hello {
 pub(super) struct Offered {
     suites: Vec<CipherSuite>,
     groups: Vec<NamedGroup>,
+    pub(super) server_name: Option<String>,
 }
 
 impl Offered {
@@ -52,6 +53,7 @@ impl Hello {
         Offered {
             suites: hello.cipher_suites().to_vec(),
             groups: hello.named_groups().unwrap_or_default().to_vec(),
+            server_name: self.server_name(),
         }
     }
 

@@ -8,6 +8,8 @@ mod client;
 mod credentials;
 mod hello;
 mod server;
+mod sessions;
+mod signature;
 mod stream;
 mod trust;
 
@@ -19,7 +21,7 @@ use rustls::crypto::CryptoProvider;
 use thiserror::Error;
 
 pub use certificate::{Certificate, Name};
-pub use ciphers::{cipher_name, curve_name};
+pub use ciphers::{cipher_name, curve_name, unknown_ciphers};
 pub use client::{ClientOptions, ClientTls, Session};
 pub use credentials::{
     CredentialsError, Identity, certificates_of_pem, crls_of_pem, key_of_pem, private_key,
@@ -27,7 +29,7 @@ pub use credentials::{
 pub use hello::Hello;
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 pub use server::{ServerOptions, ServerTls};
-pub use stream::TlsStream;
+pub use stream::{Refusal, TlsStream};
 pub use trust::{Trust, Verdict};
 
 /// Why a handshake failed.

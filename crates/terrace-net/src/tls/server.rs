@@ -1,17 +1,17 @@
 //! What a server offers to its clients: certificates, versions, ciphers, and whether it asks for their certificates.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureAlgorithm, SignatureScheme};
 
+use super::sessions::{self, Sessions};
+use super::signature::check_handshake;
 use super::{Identity, Protocols, Trust, provider};
 
 /// nginx's `ssl_*` settings of a server, as far as the handshake goes.
@@ -29,6 +29,8 @@ pub struct ServerOptions {
     pub prefers_own_ciphers: bool,
     /// How many sessions are kept for clients without tickets; 0 is none.
     pub sessions_max: usize,
+    /// How long a session may be taken up again, ms.
+    pub session_timeout_ms: u64,
     /// Whether clients get tickets.
     pub tickets: bool,
     /// Whether clients are asked for a certificate.
@@ -110,20 +112,15 @@ fn build(o: &ServerOptions) -> Result<ServerConfig, rustls::Error> {
     config.max_fragment_size = o.record_bytes_max.map(|n| n.max(RECORD_BYTES_MIN));
     config.session_storage = match o.sessions_max {
         0 => Arc::new(NoServerSessionStorage {}),
-        n => ServerSessionMemoryCache::new(n),
+        n => Arc::new(Sessions::new(n, o.session_timeout_ms)),
     };
-    match ticketer().filter(|_| o.tickets) {
-        Some(ticketer) => config.ticketer = Arc::clone(ticketer),
+    let timeout_secs = u32::try_from(o.session_timeout_ms / 1000).unwrap_or(u32::MAX).max(1);
+    match sessions::ticketer(timeout_secs).filter(|_| o.tickets) {
+        Some(ticketer) => config.ticketer = ticketer,
         None if o.sessions_max == 0 => config.send_tls13_tickets = 0,
         None => {}
     }
     Ok(config)
-}
-
-/// One for the process: a ticket outlives a reload. Its keys change by themselves.
-fn ticketer() -> Option<&'static Arc<dyn ProducesTickets>> {
-    static TICKETER: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
-    TICKETER.get_or_init(|| rustls::crypto::ring::Ticketer::new().ok()).as_ref()
 }
 
 /// Chooses by the kinds of signature that the client knows: elliptic curves first, as OpenSSL does.
@@ -171,7 +168,7 @@ impl ClientCertVerifier for AskClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        check_handshake(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -180,7 +177,7 @@ impl ClientCertVerifier for AskClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        check_handshake(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

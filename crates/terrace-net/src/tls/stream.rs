@@ -46,6 +46,17 @@ enum State {
     Open(Box<Connection>),
 }
 
+/// Why a client's first message is not answered: the numbers of alerts (RFC 8446 section 6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is nothing to show.
+    HandshakeFailure = 40,
+    /// The server failed.
+    InternalError = 80,
+    /// Its name is not served (RFC 6066 section 3).
+    UnrecognizedName = 112,
+}
+
 /// The socket as rustls wants it.
 struct Io<'a>(&'a Stream);
 
@@ -161,7 +172,10 @@ impl TlsStream {
             }
         })
         .await?;
-        Ok(Hello::new(accepted, raw))
+        let hello = Hello::new(accepted, raw);
+        // Set once in a stream's life.
+        let _ = self.offered.set(hello.offered());
+        Ok(hello)
     }
 
     /// Answers a client's first message and ends the handshake.
@@ -169,8 +183,6 @@ impl TlsStream {
     /// # Errors
     /// Why there is none; the client has been told.
     pub async fn accept(&self, hello: Hello, tls: &ServerTls) -> Result<(), HandshakeError> {
-        // Set once in a stream's life.
-        let _ = self.offered.set(hello.offered());
         match hello.accepted.into_connection(Arc::clone(&tls.config)) {
             Ok(connection) => self.shake(Connection::Server(connection)).await,
             Err((e, mut alert)) => {
@@ -181,11 +193,11 @@ impl TlsStream {
         }
     }
 
-    /// Refuses a client whose name is not served (RFC 6066 section 3).
-    pub fn refuse_name(&self) {
-        const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    /// Ends a handshake that has not been answered.
+    pub fn refuse(&self, why: Refusal) {
+        let record = [21, 3, 3, 0, 2, 2, why as u8];
         // The connection ends whether the client hears why or not.
-        let _ = self.socket.try_write(&UNRECOGNIZED_NAME);
+        let _ = self.socket.try_write(&record);
     }
 
     /// Makes a handshake with a server.
@@ -284,7 +296,18 @@ impl TlsStream {
         if self.plain.get() > 0 || self.ended.get() {
             return Poll::Ready(Ok(()));
         }
-        self.socket.poll_read_ready(cx)
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            // Records that carry nothing to read, such as a server's tickets, do not end the wait.
+            match &mut *self.state.borrow_mut() {
+                State::Open(c) => match self.fill(c) {
+                    Err(e) if is_blocked(&e) => {}
+                    // The read to come meets a failure again.
+                    _ => return Poll::Ready(Ok(())),
+                },
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -400,10 +423,7 @@ impl TlsStream {
 
     /// The name that the client asked for.
     pub fn server_name(&self) -> Option<String> {
-        self.with(|c| match c {
-            Connection::Server(s) => s.server_name().map(str::to_owned),
-            Connection::Client(_) => None,
-        })
+        self.offered.get()?.server_name.clone()
     }
 
     /// The protocol that was agreed on by ALPN.

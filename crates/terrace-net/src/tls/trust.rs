@@ -16,6 +16,7 @@ use rustls::{CertificateError, DistinguishedName, RootCertStore};
 
 use super::certificate::Certificate;
 use super::default_provider;
+use super::signature::is_signed_by;
 
 /// Why a certificate is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub struct Trust {
     servers: Option<Arc<WebPkiServerVerifier>>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     depth: usize,
+    has_crls: bool,
 }
 
 impl Trust {
@@ -90,7 +92,7 @@ impl Trust {
             clients = Some(builder.with_crls(crls.to_vec()).build().map_err(|e| e.to_string())?);
         }
         let certificates = certificates.iter().map(|c| c.to_vec()).collect();
-        Ok(Trust { certificates, roots, servers, clients, depth })
+        Ok(Trust { certificates, roots, servers, clients, depth, has_crls: !crls.is_empty() })
     }
 
     /// The names of the authorities, for what a server asks of its clients.
@@ -113,7 +115,7 @@ impl Trust {
                 Err(rustls::Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) => {}
-                Err(e) => return Err(verdict(&e, chain)),
+                Err(e) => self.check_plain(&e, chain)?,
             }
             self.check_depth(chain)?;
         }
@@ -134,8 +136,26 @@ impl Trust {
             return Ok(());
         }
         let inner = self.clients.as_ref().ok_or_else(|| untrusted(chain))?;
-        inner.verify_client_cert(leaf, rest, UnixTime::now()).map_err(|e| verdict(&e, chain))?;
+        if let Err(e) = inner.verify_client_cert(leaf, rest, UnixTime::now()) {
+            self.check_plain(&e, chain)?;
+        }
         self.check_depth(chain)
+    }
+
+    /// Checks a chain that webpki has refused with `e`: a certificate of version 1 is good if an authority itself has
+    /// signed it.
+    fn check_plain(&self, e: &rustls::Error, chain: &[CertificateDer<'_>]) -> Result<(), Verdict> {
+        let leaf = chain.first().and_then(Certificate::parse).filter(|c| c.is_of_version_1);
+        let Some(leaf) = leaf else { return Err(verdict(e, chain)) };
+        if self.has_crls {
+            return Err(Verdict::NO_CRL);
+        }
+        check_dates(&leaf)?;
+        let is_signed = self.certificates.iter().any(|der| {
+            let der = CertificateDer::from(&der[..]);
+            Certificate::parse(&der).is_some_and(|c| c.subject == leaf.issuer && is_signed_by(&leaf, &c))
+        });
+        if is_signed { Ok(()) } else { Err(untrusted(chain)) }
     }
 
     fn is_trusted_itself(&self, leaf: &CertificateDer<'_>) -> Result<bool, Verdict> {
@@ -143,12 +163,7 @@ impl Trust {
             return Ok(false);
         }
         let c = Certificate::parse(leaf).ok_or(Verdict::REJECTED)?;
-        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-        match now {
-            _ if now < c.not_before => Err(Verdict::NOT_YET),
-            _ if now > c.not_after => Err(Verdict::EXPIRED),
-            _ => Ok(true),
-        }
+        check_dates(&c).map(|()| true)
     }
 
     /// How many certificates lie between the first and an authority, by their names.
@@ -168,6 +183,15 @@ impl Trust {
             issuer = next.issuer;
         }
         if between > self.depth { Err(Verdict::TOO_LONG) } else { Ok(()) }
+    }
+}
+
+fn check_dates(c: &Certificate<'_>) -> Result<(), Verdict> {
+    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    match now {
+        _ if now < c.not_before => Err(Verdict::NOT_YET),
+        _ if now > c.not_after => Err(Verdict::EXPIRED),
+        _ => Ok(()),
     }
 }
 

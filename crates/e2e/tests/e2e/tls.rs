@@ -1,0 +1,3 @@
+//! TLS with its counterparts: curl, OpenSSL and nginx.
+
+mod server;

@@ -1,0 +1,38 @@
+//! `ssl_certificate` with variables: files that are named, and read, per handshake.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use terrace_base::log::Level;
+use terrace_http::tls::{Handshake, HandshakeHook};
+use terrace_http::{LocalFuture, Request, Value};
+
+use super::files;
+
+/// Certificates and keys whose names have variables.
+pub(super) struct ByHandshake {
+    /// Where names are relative to.
+    pub(super) dir: PathBuf,
+    /// The names of certificates and of their keys.
+    pub(super) pairs: Vec<(Value, Value)>,
+}
+
+impl HandshakeHook for ByHandshake {
+    fn run(&self, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
+        let r = Request::of_handshake(handshake);
+        let text = |v: &Value| String::from_utf8_lossy(&v.eval_bytes(&r)).into_owned();
+        let all: Result<Vec<_>, String> =
+            self.pairs.iter().map(|(c, k)| files::identity(&self.dir, &text(c), &text(k))).collect();
+        let is_good = match all {
+            Ok(all) => {
+                handshake.identities.replace(Some(all));
+                true
+            }
+            Err(e) => {
+                r.log(Level::Error, format_args!("{e} while SSL handshaking"));
+                false
+            }
+        };
+        Box::pin(std::future::ready(is_good))
+    }
+}
