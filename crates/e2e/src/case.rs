@@ -181,7 +181,10 @@ fn compare(want: &str, got: &Response) -> Result<(), String> {
         let is_somewhere = |part: &str| gots.iter().any(|got| got.contains(part));
         wants.len() == 1 && wants[0].strip_prefix("~ ").is_some_and(is_somewhere)
             || wants.len() == gots.len()
-                && wants.iter().zip(&gots).all(|(w, g)| w.strip_prefix("~ ").map_or(w == g, |w| g.contains(w)))
+                && wants
+                    .iter()
+                    .zip(&gots)
+                    .all(|(w, g)| w.strip_prefix("~ ").map_or(w == g, |w| g.contains(w)))
     } else {
         text == body || text == body.strip_suffix('\n').unwrap_or(body)
     };

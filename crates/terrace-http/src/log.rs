@@ -46,7 +46,8 @@ impl Request {
             }
             let upstream = self.upstream.borrow();
             if let Some(last) = upstream.attempts.last().filter(|a| a.response_ms.is_none()) {
-                let _ = write!(text, ", upstream: \"http://{}", last.address);
+                let scheme = upstream.exchange.as_ref().map_or("http", |x| x.scheme());
+                let _ = write!(text, ", upstream: \"{scheme}://{}", last.address);
                 if let Some(exchange) = &upstream.exchange {
                     exchange.append_uri(text);
                 }

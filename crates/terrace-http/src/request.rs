@@ -103,6 +103,11 @@ pub enum Entry {
 /// What a module that asks upstream servers keeps with the request. Unlike other state it outlives redirects within
 /// the server, so that an error page can look at the response that led to it.
 pub trait Exchange: Any {
+    /// The scheme, for the error log.
+    fn scheme(&self) -> &'static str {
+        "http"
+    }
+
     /// Appends the URI sent upstream, for the error log.
     fn append_uri(&self, out: &mut String);
 }

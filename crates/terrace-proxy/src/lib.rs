@@ -26,4 +26,5 @@ pub use upstream::set_balancer;
 use terrace_http::Module;
 
 /// The modules of this crate, in their order.
-pub static ALL: &[&dyn Module] = &[&upstream::UpstreamModule, &proxy::Proxy, &memc::Memc, &memc::Memcached];
+pub static ALL: &[&dyn Module] =
+    &[&upstream::UpstreamModule, &proxy::Proxy, &proxy::ProxySsl, &memc::Memc, &memc::Memcached];

@@ -9,12 +9,15 @@ use terrace_base::clock;
 use terrace_net::{Stream, Timer};
 use terrace_upstream::{Address, Group, KeepalivePool, Outcome, PeerIndex, Pooled};
 
+use crate::proxy::tls::Secured;
 use crate::upstream::Upstream;
 
 /// A connection to a peer, with the timer that guards its reads and writes.
 pub(crate) struct Conn {
     pub stream: Stream,
     pub timer: Timer,
+    /// Whom TLS is spoken to, if it is.
+    pub secured: Option<Rc<Secured>>,
 }
 
 /// The peers of an upstream in one worker.
@@ -51,13 +54,14 @@ impl Peers {
         self.group.borrow_mut().report(index, outcome, clock::monotonic_ms() + EPOCH_MS)
     }
 
-    /// An idle connection that is neither closed nor has unexpected bytes.
-    pub(crate) fn take(&self, address: &Address) -> Option<Pooled<Conn>> {
+    /// An idle connection that is neither closed nor has unexpected bytes, and speaks to whom is wanted.
+    pub(crate) fn take(&self, address: &Address, wanted: Option<&Rc<Secured>>) -> Option<Pooled<Conn>> {
         if !self.keeps() {
             return None;
         }
         loop {
-            let pooled = self.pool.borrow_mut().take(address, clock::monotonic_ms())?;
+            let fits = |c: &Conn| Secured::fits(c.secured.as_ref(), wanted);
+            let pooled = self.pool.borrow_mut().take(address, clock::monotonic_ms(), fits)?;
             // Clears the readiness left by the last response, so that the next read waits at once.
             let mut byte = [0];
             let read = pooled.connection.stream.try_read(&mut byte);

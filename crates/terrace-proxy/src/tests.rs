@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::{Attempt, Balancer, FailureKind, KNOWN, LastFailure, set_balancer};
 
 static MODULES: &[&dyn Module] =
-    &[&Core, &crate::upstream::UpstreamModule, &crate::proxy::Proxy, &TestBalancer];
+    &[&Core, &crate::upstream::UpstreamModule, &crate::proxy::Proxy, &crate::proxy::ProxySsl, &TestBalancer];
 
 /// `test_balancer address…;` in an upstream: these peers, one an attempt.
 struct TestBalancer;
@@ -115,7 +115,16 @@ fn proxy_directives_are_refused_with_nginxs_words() {
     };
     for (l, d, want) in [
         ("/", "proxy_pass ftp://x;", "invalid URL prefix"),
-        ("/", "proxy_pass https://x;", "not carried out yet"),
+        (
+            "/",
+            "proxy_ssl_verify on; proxy_pass https://up;",
+            "no proxy_ssl_trusted_certificate for proxy_ssl_verify",
+        ),
+        (
+            "/",
+            "proxy_ssl_certificate a; proxy_pass https://up;",
+            "no \"proxy_ssl_certificate_key\" is defined for certificate \"a\"",
+        ),
         ("/", "proxy_pass http://up; proxy_pass http://up;", "\"proxy_pass\" directive is duplicate"),
         ("~ x", "proxy_pass http://up/a;", "\"proxy_pass\" cannot have URI part"),
         ("@n", "proxy_pass http://up/a;", "\"proxy_pass\" cannot have URI part"),

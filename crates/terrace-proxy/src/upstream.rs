@@ -14,7 +14,7 @@ use terrace_upstream::{Group, KeepaliveConfig, Method, PeerSpec};
 use crate::balancer::Balancer;
 use crate::groups::Groups;
 use crate::resolve;
-use crate::url::{HTTP_PORT, Host, Url};
+use crate::url::{Host, Url};
 use crate::variables;
 
 /// A group of servers: an `upstream` block, or the one host that a `proxy_pass` names.
@@ -168,7 +168,7 @@ fn set_server(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let url = Url::parse(text.as_bytes())
         .and_then(|u| if u.uri.is_empty() { Ok(u) } else { Err("invalid host") })
         .map_err(|e| node.error(format!("{e} in upstream \"{text}\"")))?;
-    let addresses = resolve::addresses(&b.paths.prefix, &url.host, url.port.unwrap_or(HTTP_PORT))
+    let addresses = resolve::addresses(&b.paths.prefix, &url.host, url.port())
         .ok_or_else(|| node.error(format!("host not found in upstream \"{text}\"")))?;
     for mut peer in resolve::plain_peers(addresses, text) {
         spec.apply(&mut peer);
@@ -248,7 +248,7 @@ fn set_keepalive(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 pub(crate) fn of_url(b: &mut Builder, url: &Url, at: &Position) -> Result<Arc<Upstream>, ConfError> {
     let prefix = b.paths.prefix.clone();
     let all = b.state::<Upstreams>();
-    let port = url.port.unwrap_or(HTTP_PORT);
+    let port = url.port();
     let shown = match &url.host {
         Host::Unix(path) => format!("unix:{}", path.display()),
         Host::Name(name) => {

@@ -18,16 +18,25 @@ pub(crate) struct Url {
     pub host: Host,
     /// The port, where one is written.
     pub port: Option<u16>,
+    /// The port that is meant where none is written.
+    pub usual_port: u16,
     /// The URI part as written; empty when there is none.
     pub uri: Vec<u8>,
 }
 
 /// What `http://` stands for.
 pub(crate) const HTTP_PORT: u16 = 80;
+/// What `https://` stands for.
+pub(crate) const HTTPS_PORT: u16 = 443;
 
 impl Url {
-    /// Takes apart what follows the scheme. The error is nginx's text for it.
+    /// Takes apart what follows `http://`. The error is nginx's text for it.
     pub(crate) fn parse(text: &[u8]) -> Result<Url, &'static str> {
+        Url::parse_for(text, HTTP_PORT)
+    }
+
+    /// Takes apart what follows a scheme with this port.
+    pub(crate) fn parse_for(text: &[u8], usual_port: u16) -> Result<Url, &'static str> {
         if let Some(rest) = text.strip_prefix(b"unix:") {
             let end = memchr::memchr(b':', rest);
             let (path, uri) = end.map_or((rest, &b""[..]), |i| (&rest[..i], &rest[i + 1..]));
@@ -35,7 +44,7 @@ impl Url {
                 return Err("no path in the unix domain socket");
             }
             let path = std::str::from_utf8(path).map_err(|_| "invalid path in the unix domain socket")?;
-            return Ok(Url { host: Host::Unix(path.into()), port: None, uri: uri.to_vec() });
+            return Ok(Url { host: Host::Unix(path.into()), port: None, usual_port, uri: uri.to_vec() });
         }
         let end = text.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(text.len());
         let (authority, uri) = text.split_at(end);
@@ -44,14 +53,14 @@ impl Url {
             uri.insert(0, b'/');
         }
         let (host, port) = split_port(authority)?;
-        Ok(Url { host: Host::Name(host), port, uri })
+        Ok(Url { host: Host::Name(host), port, usual_port, uri })
     }
 
     /// `$proxy_host`: the host, with the port where it is not the scheme's.
     pub(crate) fn host_header(&self) -> Vec<u8> {
         match (&self.host, self.port) {
             (Host::Unix(_), _) => b"localhost".to_vec(),
-            (Host::Name(h), Some(p)) if p != HTTP_PORT => format!("{h}:{p}").into(),
+            (Host::Name(h), Some(p)) if p != self.usual_port => format!("{h}:{p}").into(),
             (Host::Name(h), _) => h.clone().into(),
         }
     }
@@ -60,8 +69,18 @@ impl Url {
     pub(crate) fn port_text(&self) -> Vec<u8> {
         match self.host {
             Host::Unix(_) => Vec::new(),
-            Host::Name(_) => self.port.unwrap_or(HTTP_PORT).to_string().into(),
+            Host::Name(_) => self.port().to_string().into(),
         }
+    }
+
+    /// Whether its scheme is `https`.
+    pub(crate) fn is_https(&self) -> bool {
+        self.usual_port == HTTPS_PORT
+    }
+
+    /// The port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or(self.usual_port)
     }
 }
 
@@ -122,5 +141,8 @@ mod tests {
         assert_eq!(header("h"), "h");
         assert_eq!(header("h:80/"), "h");
         assert_eq!(header("h:81/"), "h:81");
+        assert_eq!(Url::parse_for(b"h:443/", HTTPS_PORT).unwrap().host_header(), b"h");
+        assert_eq!(Url::parse_for(b"h:80/", HTTPS_PORT).unwrap().host_header(), b"h:80");
+        assert_eq!(Url::parse_for(b"h", HTTPS_PORT).unwrap().port_text(), b"443");
     }
 }

@@ -71,11 +71,12 @@ impl<C> KeepalivePool<C> {
         Self { config, idle: VecDeque::new(), evicted: 0 }
     }
 
-    /// Takes the connection to `address` that was used last, for one more request. Connections that were idle
-    /// for too long are dropped.
-    pub fn take(&mut self, address: &Address, now_ms: u64) -> Option<Pooled<C>> {
+    /// Takes the connection to `address` that was used last among those that `fits` lets through, for one more request.
+    /// Connections that were idle for too long are dropped.
+    pub fn take(&mut self, address: &Address, now_ms: u64, fits: impl Fn(&C) -> bool) -> Option<Pooled<C>> {
         self.expire(now_ms);
-        let position = self.idle.iter().position(|idle| idle.address == *address)?;
+        let is_it = |idle: &Idle<C>| idle.address == *address && fits(&idle.pooled.connection);
+        let position = self.idle.iter().position(is_it)?;
         let mut pooled = self.idle.remove(position)?.pooled;
         pooled.requests = pooled.requests.saturating_add(1);
         Some(pooled)

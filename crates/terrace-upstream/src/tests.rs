@@ -210,11 +210,11 @@ fn a_pool_reuses_the_latest_and_closes_the_oldest() {
     }
     assert_eq!(pool.put(address(2), Pooled::new("c", 0), 20), Some("a"));
     assert_eq!((pool.len(), pool.evicted()), (2, 1));
-    assert!(pool.take(&address(3), 20).is_none());
-    let reused = pool.take(&address(1), 20).unwrap();
+    assert!(pool.take(&address(3), 20, |_| true).is_none());
+    let reused = pool.take(&address(1), 20, |_| true).unwrap();
     assert_eq!((reused.connection, reused.requests()), ("b", 2));
     assert_eq!(pool.next_expiry_ms(), Some(60_020));
-    assert!(pool.take(&address(2), 60_020).is_none(), "idle for too long");
+    assert!(pool.take(&address(2), 60_020, |_| true).is_none(), "idle for too long");
     assert!(pool.is_empty());
 }
 
@@ -225,7 +225,7 @@ fn a_pool_keeps_no_worn_out_connection() {
     let mut pool = KeepalivePool::new(config);
     assert_eq!(pool.put(address.clone(), Pooled::new("old", 0), 101), Some("old"));
     assert_eq!(pool.put(address.clone(), Pooled::new("x", 0), 100), None);
-    let second = pool.take(&address, 100).unwrap();
+    let second = pool.take(&address, 100, |_| true).unwrap();
     assert_eq!(pool.put(address.clone(), second, 100), Some("x"), "its requests are used up");
     assert_eq!(pool.put(address.clone(), Pooled::new("closed", 90), 100), None);
     pool.retain(|connection| *connection != "closed");

@@ -193,7 +193,9 @@ const ABORT: &str = "
 #[test]
 fn a_client_that_leaves_ends_its_request() {
     let server = start("", ABORT);
-    for (path, said) in [("/note", "noted"), ("/default", "prematurely closed"), ("/access", "prematurely closed")] {
+    for (path, said) in
+        [("/note", "noted"), ("/default", "prematurely closed"), ("/access", "prematurely closed")]
+    {
         let client = request(&server, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         server.wait_for_log(&format!("waiting {path}"));
         client.stream().shutdown(Shutdown::Both).expect("closed");

@@ -1,3 +1,4 @@
 //! TLS with its counterparts: curl, OpenSSL and nginx.
 
 mod server;
+mod upstream;

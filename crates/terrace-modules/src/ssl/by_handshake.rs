@@ -4,10 +4,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use terrace_base::log::Level;
-use terrace_http::tls::{Handshake, HandshakeHook};
+use terrace_http::tls::{Handshake, HandshakeHook, files};
 use terrace_http::{LocalFuture, Request, Value};
-
-use super::files;
 
 /// Certificates and keys whose names have variables.
 pub(super) struct ByHandshake {

@@ -4,7 +4,6 @@
 //! request by the rules of the request's server, as in nginx; see `terrace_http::tls`.
 
 mod by_handshake;
-pub mod files;
 mod variables;
 
 use std::path::Path;
@@ -12,9 +11,10 @@ use std::sync::Arc;
 
 use terrace_conf::{Arity, ConfError, Directive, Node, Position};
 use terrace_http::conf::table::{HS, flag, simple, size, time_ms};
-use terrace_http::tls::{ServerSsl, SslConf, VerifyClient};
+use terrace_http::tls::values::{Pem, ciphers, file, protocols};
+use terrace_http::tls::{ServerSsl, SslConf, VerifyClient, files};
 use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
-use terrace_net::tls::{Identity, Protocols, ServerOptions, ServerTls, Trust, unknown_ciphers};
+use terrace_net::tls::{Identity, Protocols, ServerOptions, ServerTls, Trust};
 
 use by_handshake::ByHandshake;
 
@@ -54,9 +54,6 @@ settings! {
         reject_handshake: bool = false,
     }
 }
-
-/// A file's name and where it is named.
-pub type Pem = (String, Position);
 
 /// A file's name, perhaps with variables, as written, and where.
 #[derive(Clone)]
@@ -133,54 +130,6 @@ fn named(b: &mut Builder, n: &Node) -> Result<Named, ConfError> {
     let arg = n.arg(0)?;
     let text = n.text(0)?.to_owned();
     Ok(Named { name: Value::compile(b, arg)?, text, at: n.at.clone() })
-}
-
-/// A file named by a directive's only argument.
-///
-/// # Errors
-/// A name with variables.
-pub fn file(n: &Node) -> Result<Pem, ConfError> {
-    let text = n.text(0)?;
-    if text.contains('$') && !text.starts_with("data:-----") {
-        return Err(n.error(format!("variables in \"{}\" are known but not carried out", n.name)));
-    }
-    Ok((text.to_owned(), n.at.clone()))
-}
-
-/// `ssl_ciphers` and its like, with a warning for what is left out.
-///
-/// # Errors
-/// None of its own.
-pub fn ciphers(b: &mut Builder, n: &Node) -> Result<String, ConfError> {
-    let list = n.text(0)?;
-    let unknown = unknown_ciphers(list);
-    if !unknown.is_empty() {
-        let unknown = unknown.join(":");
-        b.warn(&n.at, &format!("\"{unknown}\" in \"{}\" is not supported and left out", n.name));
-    }
-    Ok(list.to_owned())
-}
-
-/// `ssl_protocols` and its like. Versions that nobody should speak any more are left out with a warning.
-///
-/// # Errors
-/// A word that is no version, or none left.
-pub fn protocols(b: &mut Builder, n: &Node) -> Result<Protocols, ConfError> {
-    let mut wanted = Protocols { tls12: false, tls13: false };
-    for arg in &n.args {
-        match arg.text()? {
-            "TLSv1.2" => wanted.tls12 = true,
-            "TLSv1.3" => wanted.tls13 = true,
-            old @ ("SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1") => {
-                b.warn(&n.at, &format!("\"{old}\" in \"{}\" is not supported and left out", n.name));
-            }
-            _ => return Err(n.invalid_parameter(arg)),
-        }
-    }
-    if wanted.is_empty() {
-        return Err(n.error(format!("\"{}\" leaves neither TLSv1.2 nor TLSv1.3", n.name)));
-    }
-    Ok(wanted)
 }
 
 /// About how many sessions a megabyte holds, by nginx's documentation.

@@ -28,12 +28,15 @@ pub struct ClientOptions {
     pub identity: Option<Identity>,
     /// Whether sessions are kept for later connections.
     pub reuses_sessions: bool,
+    /// Whether servers are usually told the name that is wanted.
+    pub sends_name: bool,
 }
 
 /// A client's side, ready for handshakes.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    verifies: bool,
 }
 
 /// Sessions with one server, kept by a script.
@@ -56,6 +59,7 @@ impl ClientTls {
         let algorithms = provider.signature_verification_algorithms;
         let builder =
             ClientConfig::builder_with_provider(provider).with_protocol_versions(&o.protocols.versions())?;
+        let verifies = o.trust.is_some();
         let check = Arc::new(Check { trust: o.trust, algorithms });
         let builder = builder.dangerous().with_custom_certificate_verifier(check);
         let mut config = match o.identity {
@@ -67,14 +71,20 @@ impl ClientTls {
         } else {
             Resumption::disabled()
         };
-        Ok(ClientTls { config: Arc::new(config) })
+        config.enable_sni = o.sends_name;
+        Ok(ClientTls { config: Arc::new(config), verifies })
+    }
+
+    /// Whether it is the same client, and so has the same settings.
+    pub fn is(&self, other: &ClientTls) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
     }
 
     /// The same client with another certificate of its own.
     pub fn with_identity(&self, identity: &Identity) -> ClientTls {
         let mut config = ClientConfig::clone(&self.config);
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0)));
-        ClientTls { config: Arc::new(config) }
+        ClientTls { config: Arc::new(config), verifies: self.verifies }
     }
 
     /// A connection to a host. Without a name none is sent, and the certificate may be any host's. With a `session`,
@@ -86,9 +96,15 @@ impl ClientTls {
         session: Option<&Session>,
     ) -> Result<rustls::ClientConnection, HandshakeError> {
         let name = match host {
-            Some(host) => ServerName::try_from(host.to_owned()).map_err(|_| {
-                HandshakeError::Tls(rustls::Error::General(format!("invalid server name \"{host}\"")))
-            })?,
+            Some(host) => match ServerName::try_from(host.to_owned()) {
+                Ok(name) => name,
+                // Nobody asks whose certificate it is.
+                Err(_) if !self.verifies => ServerName::from(NO_HOST),
+                Err(_) => {
+                    let text = format!("invalid server name \"{host}\"");
+                    return Err(HandshakeError::Tls(rustls::Error::General(text)));
+                }
+            },
             None => ServerName::from(NO_HOST),
         };
         let mut config = Arc::clone(&self.config);

@@ -243,7 +243,7 @@ impl Run {
 
     /// Connects, sends, and reads the first part of the reply.
     async fn attempt(&self, chosen: &Chosen, fresh: bool) -> Result<Got, Failure> {
-        let kept = if fresh { None } else { self.peers.take(&chosen.address) };
+        let kept = if fresh { None } else { self.peers.take(&chosen.address, None) };
         let is_kept = kept.is_some();
         let mut conn = match kept {
             Some(conn) => conn,
@@ -280,7 +280,10 @@ impl Run {
         let done = self.watch.wait(&mut timer, until, |cx| connecting.as_mut().poll(cx).map(Ok)).await;
         let doing = "connecting to upstream";
         match done {
-            Ok(Ok(stream)) => Ok(Pooled::new(Conn { stream, timer: Timer::new() }, clock::monotonic_ms())),
+            Ok(Ok(stream)) => {
+                let conn = Conn { stream, timer: Timer::new(), secured: None };
+                Ok(Pooled::new(conn, clock::monotonic_ms()))
+            }
             Ok(Err(ConnectError::Io(e))) => Err(self.broken(Broken::Io(e), "connect()", doing)),
             Ok(Err(ConnectError::Timeout)) => Err(self.broken(Broken::Timeout, "", doing)),
             Err(why) => Err(self.broken(why, "connect()", doing)),
@@ -289,7 +292,7 @@ impl Run {
 
     async fn send(&self, conn: &mut Conn) -> Result<(), Failure> {
         let mut sent = 0;
-        let Conn { stream, timer } = conn;
+        let Conn { stream, timer, .. } = conn;
         while sent < self.bytes.len() {
             let until = deadline(self.s.plain.send_timeout_ms());
             let step = self.watch.wait(timer, until, |cx| stream.poll_write(cx, &self.bytes[sent..]));
@@ -340,7 +343,7 @@ impl Run {
     }
 
     async fn read(&self, conn: &mut Conn, buf: &mut [u8]) -> Result<usize, Broken> {
-        let Conn { stream, timer } = conn;
+        let Conn { stream, timer, .. } = conn;
         let until = deadline(self.s.plain.read_timeout_ms());
         let n = self.watch.wait(timer, until, |cx| stream.poll_read(cx, buf)).await?;
         self.note(|a| a.received_bytes += n as u64);

@@ -25,6 +25,7 @@ use super::next::NextUpstream;
 use super::request::{self, Rest};
 use super::response;
 use super::settings::Settings;
+use super::tls::Secured;
 use super::wait::{Broken, Watch, deadline};
 use crate::balancer::{Attempt, FailureKind, LastFailure};
 use crate::local::Local;
@@ -40,6 +41,7 @@ pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>) -> Outcome {
         Ok(t) => t,
         Err(status) => return Outcome::Status(status),
     };
+    let secured = s.tls.as_ref().filter(|_| target.is_https).map(|tls| tls.wanted(&r, &target.host));
     let x = Exchange::begin(&r, target, Rc::clone(&local));
     let rest = request::write(&s, &r, &x);
     let upstream = &x.target.peers.upstream;
@@ -67,6 +69,7 @@ pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>) -> Outcome {
         attempt_started_ms: Cell::new(started_ms),
         hook,
         rest,
+        secured,
         sent: false,
     };
     run.run().await
@@ -86,6 +89,8 @@ pub(super) struct Run {
     attempt_started_ms: Cell<u64>,
     hook: Option<Rc<Attempt>>,
     rest: Rest,
+    /// Whom to speak TLS to, if at all.
+    secured: Option<Rc<Secured>>,
     /// Whether the present attempt has sent anything.
     sent: bool,
 }
@@ -290,13 +295,19 @@ impl Run {
         fresh: bool,
     ) -> Result<(Live, Vec<u8>, usize, usize), Failure> {
         self.sent = false;
-        let kept = if fresh { None } else { self.x.target.peers.take(&chosen.address) };
+        let kept =
+            if fresh { None } else { self.x.target.peers.take(&chosen.address, self.secured.as_ref()) };
         let cached = kept.is_some();
         let pooled = match kept {
             Some(p) => p,
             None => {
-                let stream = self.connect(&chosen.address).await?;
-                Pooled::new(Conn { stream, timer: Timer::new() }, clock::monotonic_ms())
+                let mut stream = self.connect(&chosen.address).await?;
+                if let Some(secured) = &self.secured {
+                    // Boxed: what a handshake holds must not weigh on every request.
+                    stream = Box::pin(self.shake(stream, secured)).await?;
+                }
+                let secured = self.secured.clone();
+                Pooled::new(Conn { stream, timer: Timer::new(), secured }, clock::monotonic_ms())
             }
         };
         let mut live = Live { pooled, cached, is_sent: false };
@@ -340,6 +351,26 @@ impl Run {
         }
     }
 
+    async fn shake(&self, stream: Stream, secured: &Secured) -> Result<Stream, Failure> {
+        let timeout_ms = self.timeout(|h| h.connect_timeout_ms.get(), self.s.connect_timeout_ms);
+        let mut shaking = pin!(secured.shake(stream));
+        let mut timer = Timer::new();
+        let done = self.watch.wait(&mut timer, deadline(timeout_ms), |cx| shaking.as_mut().poll(cx).map(Ok));
+        match done.await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => {
+                let text = format!("{} while SSL handshaking to upstream", secured.failure(&e));
+                self.log(Level::Error, &text);
+                Err(Failure::Case(NextUpstream::ERROR))
+            }
+            Err(Broken::Timeout | Broken::Io(_)) => {
+                self.timed_out("SSL handshaking to upstream");
+                Err(Failure::Case(NextUpstream::TIMEOUT))
+            }
+            Err(Broken::ClientLeft) => Err(Failure::ClientLeft),
+        }
+    }
+
     fn timeout(&self, of_hook: impl FnOnce(&Attempt) -> Option<u64>, own_ms: u64) -> u64 {
         self.hook.as_deref().and_then(of_hook).unwrap_or(own_ms)
     }
@@ -362,7 +393,7 @@ impl Run {
         })?;
         let mut sent = 0;
         let mut total: u64 = 0;
-        let Conn { stream, timer } = &mut live.pooled.connection;
+        let Conn { stream, timer, .. } = &mut live.pooled.connection;
         loop {
             let step = self.watch.wait(timer, deadline(timeout_ms), |cx| {
                 let request = self.x.request.borrow();
@@ -426,7 +457,7 @@ impl Run {
         let is_head = self.is_head();
         self.x.response.borrow_mut().clear();
         let mut filled = 0;
-        let Conn { stream, timer } = &mut live.pooled.connection;
+        let Conn { stream, timer, .. } = &mut live.pooled.connection;
         loop {
             if filled == buf.len() {
                 return Err(self.invalid(ResponseError::HeadTooLarge, buf));

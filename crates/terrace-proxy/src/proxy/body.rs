@@ -39,7 +39,7 @@ pub(super) async fn stream(run: &Run, reply: &mut Reply, framing: Framing) {
         }
         reply.at = 0;
         reply.filled = 0;
-        let Conn { stream, timer } = &mut reply.live.pooled.connection;
+        let Conn { stream, timer, .. } = &mut reply.live.pooled.connection;
         let buf = &mut reply.buf;
         let read = run.watch.wait(timer, deadline(timeout_ms), |cx| stream.poll_read(cx, buf)).await;
         match read {

@@ -55,6 +55,10 @@ impl Exchange {
 }
 
 impl terrace_http::request::Exchange for Exchange {
+    fn scheme(&self) -> &'static str {
+        if self.target.is_https { "https" } else { "http" }
+    }
+
     fn append_uri(&self, out: &mut String) {
         // The log may be written while the request is still being put together.
         if let Ok(request) = self.request.try_borrow() {

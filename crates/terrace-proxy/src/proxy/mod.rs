@@ -10,6 +10,7 @@ mod response;
 mod rewrite;
 mod settings;
 mod target;
+pub(crate) mod tls;
 mod tunnel;
 pub(crate) mod wait;
 
@@ -26,6 +27,7 @@ use next::NextUpstream;
 use rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use settings::{ProxyHandler, Settings};
 use target::PassConf;
+pub use tls::ProxySsl;
 
 /// The module.
 pub struct Proxy;

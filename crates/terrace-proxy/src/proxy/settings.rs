@@ -12,11 +12,14 @@ use super::headers::{Ignored, NameSet};
 use super::next::NextUpstream;
 use super::rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use super::target::{Pass, PassConf};
+use super::tls::ProxyTls;
 use super::{ProxyConf, ProxyLists, attempts, rewrite};
 
 /// What a location does.
 pub(super) struct Settings {
     pub(super) pass: Pass,
+    /// TLS, where the pass may need it.
+    pub(super) tls: Option<ProxyTls>,
     pub(super) version: Version,
     pub(super) method: Option<Value>,
     pub(super) set_headers: Vec<(Bytes, HeaderValue)>,
@@ -104,6 +107,7 @@ impl Settings {
         let redirects = rewrite::resolve_redirects(lists.redirects.as_deref().map(|v| &v[..]), pass);
         let (cookie_domains, cookie_paths, cookie_flags) =
             (lists.cookie_domains.clone(), lists.cookie_paths.clone(), lists.cookie_flags.clone());
+        let tls = if pass.may_be_https() { Some(ProxyTls::resolve(b, l)?) } else { None };
         let c = l.settings.of::<ProxyConf>();
         let (number, size) = c.buffers();
         let limits = ResponseLimits {
@@ -112,6 +116,7 @@ impl Settings {
         };
         Ok(Settings {
             pass: Pass::resolve(b, pass)?,
+            tls,
             version: c.http_version(),
             method: c.method(),
             set_headers,

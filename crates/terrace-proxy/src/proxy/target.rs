@@ -14,7 +14,7 @@ use super::ProxyLists;
 use crate::local::Local;
 use crate::peers::Peers;
 use crate::upstream::{Upstream, Upstreams, of_url};
-use crate::url::{HTTP_PORT, Host, Url};
+use crate::url::{HTTP_PORT, HTTPS_PORT, Host, Url};
 
 /// `proxy_pass` as read.
 pub(crate) struct PassConf {
@@ -29,6 +29,11 @@ pub(crate) struct PassConf {
 }
 
 impl PassConf {
+    /// Whether requests may go to a server with TLS.
+    pub(super) fn may_be_https(&self) -> bool {
+        self.url.as_ref().is_none_or(Url::is_https)
+    }
+
     /// The URL's URI part; `None` when the URL has variables.
     pub(super) fn uri(&self) -> Option<&[u8]> {
         self.url.as_ref().map(|u| &u.uri[..])
@@ -49,8 +54,9 @@ pub(super) fn set_pass(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     let url = match value.as_literal() {
         None => None,
         Some(text) => {
-            let url = Url::parse(after_scheme(text).map_err(|e| node.error(e))?)
-                .map_err(|e| node.error(format!("{e} in upstream \"{arg}\"")))?;
+            let (rest, port) = after_scheme(text).map_err(|e| node.error(e))?;
+            let url =
+                Url::parse_for(rest, port).map_err(|e| node.error(format!("{e} in upstream \"{arg}\"")))?;
             if !url.uri.is_empty() && !plain {
                 return Err(node.error(
                     "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside \
@@ -64,14 +70,14 @@ pub(super) fn set_pass(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     node.set_once(&mut b.conf::<ProxyLists>().pass, Arc::new(pass))
 }
 
-fn after_scheme(text: &[u8]) -> Result<&[u8], &'static str> {
-    match text.get(..7) {
-        Some(s) if s.eq_ignore_ascii_case(b"http://") => Ok(&text[7..]),
-        Some(s) if s.eq_ignore_ascii_case(b"https:/") => {
-            Err("\"https://\" in \"proxy_pass\" is known but not carried out yet")
+/// What follows the scheme, and the scheme's port.
+fn after_scheme(text: &[u8]) -> Result<(&[u8], u16), &'static str> {
+    for (scheme, port) in [(&b"http://"[..], HTTP_PORT), (b"https://", HTTPS_PORT)] {
+        if text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme)) {
+            return Ok((&text[scheme.len()..], port));
         }
-        _ => Err("invalid URL prefix"),
     }
+    Err("invalid URL prefix")
 }
 
 /// A `proxy_pass` ready for requests.
@@ -81,7 +87,7 @@ pub(super) struct Pass {
 }
 
 enum Kind {
-    Static { upstream: Arc<Upstream>, host: Bytes, port: Bytes, uri: Bytes },
+    Static { upstream: Arc<Upstream>, host: Bytes, port: Bytes, uri: Bytes, is_https: bool },
     Dynamic { value: Value, named: FxHashMap<String, Arc<Upstream>> },
 }
 
@@ -94,6 +100,8 @@ pub(crate) struct Target {
     pub(crate) port: Bytes,
     uri: Bytes,
     is_dynamic: bool,
+    /// Whether TLS is spoken.
+    pub(crate) is_https: bool,
 }
 
 impl Pass {
@@ -105,6 +113,7 @@ impl Pass {
                 host: intern::text(&url.host_header()),
                 port: intern::text(&url.port_text()),
                 uri: intern::text(&url.uri),
+                is_https: url.is_https(),
             },
             None => Kind::Dynamic { value: conf.value.clone(), named: b.state::<Upstreams>().named.clone() },
         };
@@ -114,20 +123,22 @@ impl Pass {
     /// The target of a request. The error is a status; the log knows why.
     pub(super) async fn target(&self, r: &Request, local: &Local) -> Result<Target, u16> {
         match &self.kind {
-            Kind::Static { upstream, host, port, uri } => Ok(Target {
+            Kind::Static { upstream, host, port, uri, is_https } => Ok(Target {
                 peers: local.peers(upstream).ok_or(500_u16)?,
                 host: host.clone(),
                 port: port.clone(),
                 uri: uri.clone(),
                 is_dynamic: false,
+                is_https: *is_https,
             }),
             Kind::Dynamic { value, named } => {
                 let text = value.eval_bytes(r);
                 let shown = || String::from_utf8_lossy(&text).into_owned();
-                let url = after_scheme(&text).and_then(Url::parse).map_err(|e| {
-                    r.log(Level::Error, format_args!("{e} in \"{}\"", shown()));
-                    500_u16
-                })?;
+                let url =
+                    after_scheme(&text).and_then(|(rest, port)| Url::parse_for(rest, port)).map_err(|e| {
+                        r.log(Level::Error, format_args!("{e} in \"{}\"", shown()));
+                        500_u16
+                    })?;
                 let block = match &url.host {
                     Host::Name(name) if url.port.is_none() => named.get(name),
                     _ => None,
@@ -135,7 +146,7 @@ impl Pass {
                 let peers = match block {
                     Some(upstream) => local.peers(upstream).ok_or(500_u16)?,
                     None => {
-                        let found = local.resolve(&url.host, url.port.unwrap_or(HTTP_PORT)).await;
+                        let found = local.resolve(&url.host, url.port()).await;
                         found.map_err(|e| {
                             r.log(Level::Error, format_args!("{e}"));
                             502_u16
@@ -143,7 +154,8 @@ impl Pass {
                     }
                 };
                 let (host, port) = (url.host_header().into(), url.port_text().into());
-                Ok(Target { peers, host, port, uri: url.uri.into(), is_dynamic: true })
+                let is_https = url.is_https();
+                Ok(Target { peers, host, port, uri: url.uri.into(), is_dynamic: true, is_https })
             }
         }
     }
@@ -218,8 +230,8 @@ mod tests {
 
     #[test]
     fn schemes() {
-        assert_eq!(after_scheme(b"HTTP://x/"), Ok(&b"x/"[..]));
+        assert_eq!(after_scheme(b"HTTP://x/"), Ok((&b"x/"[..], 80)));
         assert_eq!(after_scheme(b"ftp://x/"), Err("invalid URL prefix"));
-        assert!(after_scheme(b"https://x").is_err_and(|e| e.contains("not carried out")));
+        assert_eq!(after_scheme(b"https://x"), Ok((&b"x"[..], 443)));
     }
 }

@@ -4,6 +4,10 @@
 //! Modules say per server how ([`SslConf`]). The name in the client's first message chooses the server whose
 //! certificate is shown; the `Host` field then chooses the server of each request.
 
+pub mod client;
+pub mod files;
+pub mod values;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
