@@ -4,7 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use terrace_http::{Generation, Merge, MergeContext, Request};
+use terrace_conf::{ConfError, Position};
+use terrace_http::tls::client::ClientSettings;
+use terrace_http::tls::values::Pem;
+use terrace_http::{Builder, Generation, Merge, MergeContext, Request};
+use terrace_net::tls::{CertificateDer, ClientOptions, ClientTls, Protocols, Trust};
 use terrace_shdict::Dict;
 
 use crate::chunks::Code;
@@ -174,6 +178,66 @@ impl ResponseStart {
     }
 }
 
+/// How scripts of a location speak TLS to others.
+#[derive(Clone)]
+pub struct LuaTls {
+    unchecked: ClientTls,
+    checked: ClientTls,
+    options: ClientSettings,
+}
+
+/// A location's [`LuaTls`].
+#[derive(Default)]
+pub struct LuaTlsConf(pub Option<Arc<LuaTls>>);
+
+impl Merge for LuaTlsConf {
+    fn merge(&mut self, _: &Self, _: MergeContext) {}
+}
+
+impl LuaTls {
+    /// From what directives say.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or settings that leave nothing to speak.
+    pub fn new(b: &mut Builder, options: ClientSettings, at: &Position) -> Result<LuaTls, ConfError> {
+        let unchecked = ClientSettings { verifies: false, ..options.clone() }.client(b, at)?;
+        let checked = ClientSettings { verifies: true, ..options.clone() }.client(b, at)?;
+        Ok(LuaTls { unchecked, checked, options })
+    }
+
+    fn of(r: &Request) -> Result<&Arc<LuaTls>, String> {
+        let conf = r.settings::<LuaTlsConf>().and_then(|c| c.0.as_ref());
+        conf.ok_or_else(|| "failed to create ssl connection".to_owned())
+    }
+
+    /// The client of a request's location.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn client(r: &Request, verifies: bool) -> Result<ClientTls, String> {
+        let tls = LuaTls::of(r)?;
+        Ok(if verifies { tls.checked.clone() } else { tls.unchecked.clone() })
+    }
+
+    /// The client of a request's location that trusts others than the configured authorities.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn trusting(r: &Request, authorities: &[CertificateDer<'static>]) -> Result<ClientTls, String> {
+        let o = &LuaTls::of(r)?.options;
+        let trust = Trust::new(authorities, &[], o.depth)?;
+        let options = ClientOptions {
+            protocols: o.protocols,
+            ciphers: o.ciphers.clone(),
+            trust: Some(Arc::new(trust)),
+            identity: None,
+            reuses_sessions: false,
+            sends_name: true,
+        };
+        ClientTls::new(options).map_err(|e| e.to_string())
+    }
+}
+
 terrace_http::settings! {
     /// Plain settings of a location.
     pub struct LuaLocation {
@@ -201,5 +265,19 @@ terrace_http::settings! {
         http10_buffering: bool = true,
         /// `lua_check_client_abort`
         check_client_abort: bool = false,
+        /// `lua_ssl_protocols`
+        ssl_protocols: Protocols = Protocols::default(),
+        /// `lua_ssl_ciphers`
+        ssl_ciphers: String = "DEFAULT".to_owned(),
+        /// `lua_ssl_verify_depth`
+        ssl_verify_depth: usize = 1,
+        /// `lua_ssl_trusted_certificate`
+        ssl_trusted_certificate: Option<Pem> = None,
+        /// `lua_ssl_crl`
+        ssl_crl: Option<Pem> = None,
+        /// `lua_ssl_certificate`
+        ssl_certificate: Option<Pem> = None,
+        /// `lua_ssl_certificate_key`
+        ssl_certificate_key: Option<Pem> = None,
     }
 }

@@ -1,4 +1,5 @@
 //! TLS with its counterparts: curl, OpenSSL and nginx.
 
+mod lua;
 mod server;
 mod upstream;

@@ -169,6 +169,11 @@ impl<'a> Certificate<'a> {
     }
 }
 
+/// The first element of DER, whole.
+pub(super) fn der_element(der: &[u8]) -> Option<&[u8]> {
+    Der(der).next().map(|(_, _, whole)| whole)
+}
+
 /// The bytes of a bit string that has whole ones.
 fn bits(content: &[u8]) -> Option<&[u8]> {
     content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bytes)| bytes)

@@ -7,6 +7,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 use thiserror::Error;
 
+use super::certificate::{Certificate, der_element};
+
 /// Why there are no credentials.
 #[derive(Debug, Error)]
 pub enum CredentialsError {
@@ -74,6 +76,22 @@ pub fn certificates_of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, C
     let mut all = all.map_err(|_| CredentialsError::BadCertificate)?;
     if all.is_empty() {
         all = trusted_of_pem(pem);
+    }
+    if all.is_empty() { Err(CredentialsError::NoCertificate) } else { Ok(all) }
+}
+
+/// Certificates in DER, one after the other.
+///
+/// # Errors
+/// When there is none, or one is broken.
+pub fn certificates_of_der(mut der: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let mut all = Vec::new();
+    while !der.is_empty() {
+        let one = der_element(der).ok_or(CredentialsError::BadCertificate)?;
+        let certificate = CertificateDer::from(one.to_vec());
+        Certificate::parse(&certificate).ok_or(CredentialsError::BadCertificate)?;
+        all.push(certificate);
+        der = &der[one.len()..];
     }
     if all.is_empty() { Err(CredentialsError::NoCertificate) } else { Ok(all) }
 }

@@ -24,10 +24,12 @@ pub use certificate::{Certificate, Name};
 pub use ciphers::{cipher_name, curve_name, unknown_ciphers};
 pub use client::{ClientOptions, ClientTls, Session};
 pub use credentials::{
-    CredentialsError, Identity, certificates_of_pem, crls_of_pem, key_of_pem, private_key,
+    CredentialsError, Identity, certificates_of_der, certificates_of_pem, crls_of_pem, key_of_pem,
+    private_key,
 };
 pub use hello::Hello;
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+pub use rustls::sign::SigningKey;
 pub use server::{ServerOptions, ServerTls};
 pub use stream::{Refusal, TlsStream};
 pub use trust::{Trust, Verdict};

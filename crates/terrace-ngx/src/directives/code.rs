@@ -25,6 +25,7 @@ impl Module for Lua {
     }
 
     fn location(&self, b: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
+        super::tls::prepare(b, l)?;
         let settings = l.settings.of::<LuaLocation>();
         let (need_body, start) = (settings.need_request_body(), ResponseStart::of(settings));
         let check_abort = settings.check_client_abort();

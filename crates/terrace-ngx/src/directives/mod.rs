@@ -3,6 +3,7 @@
 mod balancer;
 mod code;
 mod settings;
+mod tls;
 
 use terrace_http::Module;
 

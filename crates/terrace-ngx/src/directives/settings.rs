@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
 use terrace_http::conf::table::simple;
+use terrace_http::tls::values::{ciphers, file, protocols};
 use terrace_http::{Builder, Value};
 use terrace_shdict::Dict;
 
@@ -76,6 +77,13 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("rewrite_by_lua_no_postpone", HTTP, Flag, "off", "Whether rewrite_by_lua runs before the directives of rewrite.", main_flag!(rewrite_first)),
         simple("access_by_lua_no_postpone", HTTP, Flag, "off", "Whether access_by_lua runs first in its phase.", main_flag!(access_first)),
         simple("precontent_by_lua_no_postpone", HTTP, Flag, "off", "Whether precontent_by_lua runs before try_files.", main_flag!(precontent_first)),
+        simple("lua_ssl_protocols", hsl, AtLeast(1), "TLSv1.2 TLSv1.3", "The versions that sslhandshake speaks: TLSv1.2, TLSv1.3.", |b, n| { let v = protocols(b, n)?; n.set_once(&mut b.conf::<LuaLocation>().ssl_protocols, v) }),
+        simple("lua_ssl_ciphers", hsl, Exactly(1), "DEFAULT", "OpenSSL's list of ciphers for TLS 1.2.", |b, n| { let v = ciphers(b, n)?; n.set_once(&mut b.conf::<LuaLocation>().ssl_ciphers, v) }),
+        simple("lua_ssl_verify_depth", hsl, Exactly(1), "1", "How many certificates may lie between a server's and its authority's.", location!(ssl_verify_depth, |n: &Node| n.number(0))),
+        simple("lua_ssl_trusted_certificate", hsl, Exactly(1), "", "The file of the authorities that sslhandshake trusts.", location!(ssl_trusted_certificate, |n: &Node| file(n).map(Some))),
+        simple("lua_ssl_crl", hsl, Exactly(1), "", "The file of lists of revoked certificates of servers.", location!(ssl_crl, |n: &Node| file(n).map(Some))),
+        simple("lua_ssl_certificate", hsl, Exactly(1), "", "The file of the certificate that sslhandshake shows.", location!(ssl_certificate, |n: &Node| file(n).map(Some))),
+        simple("lua_ssl_certificate_key", hsl, Exactly(1), "", "The file of its key.", location!(ssl_certificate_key, |n: &Node| file(n).map(Some))),
         simple("lua_capture_error_log", HTTP, Exactly(1), "", "The size of the buffer of error log lines for ngx.errlog.", |b, n| { let size = n.size(0)?; if size < 4096 { return Err(n.error(format!("invalid capture error log size \"{}\", minimum size is 4096", n.args[0]))); } n.set_once(&mut b.state::<LuaMain>().captured_bytes_max, size) }),
         simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaMain>().pending_timers_max = Some(n.number(0)?); Ok(()) }),
         simple("lua_max_running_timers", HTTP, Exactly(1), "256", "How many timers may run.", |b, n| { b.state::<LuaMain>().running_timers_max = Some(n.number(0)?); Ok(()) }),

@@ -19,6 +19,7 @@ mod re;
 pub mod req;
 mod rsa;
 pub mod shared;
+pub mod ssl;
 mod time;
 mod upstream;
 mod var;
@@ -104,6 +105,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         re::functions(),
         rsa::functions(),
         shared::functions(),
+        ssl::functions(),
         time::functions(),
         upstream::functions(),
         var::functions(),
@@ -114,8 +116,9 @@ pub fn table() -> (String, Vec<*const c_void>) {
     let all: Vec<Function> = areas.into_iter().flatten().collect();
     let rows: String = all.iter().map(|f| format!("    {};\n", f.declaration)).collect();
     let declaration = format!(
-        "typedef struct {{ const char *data; size_t len; }} terrace_text;{}struct terrace_native {{\n{rows}}};\n",
-        pairs::DECLARATION
+        "typedef struct {{ const char *data; size_t len; }} terrace_text;{}{}struct terrace_native {{\n{rows}}};\n",
+        pairs::DECLARATION,
+        crate::yielding::socket::DECLARATION
     );
     (declaration, all.into_iter().map(|f| f.pointer).collect())
 }

@@ -58,6 +58,7 @@ modules! {
     "ngx.errlog" => "ngx/errlog.lua",
     "ngx.pipe" => "ngx/pipe.lua",
     "ngx.process" => "ngx/process.lua",
+    "ngx.ssl" => "ngx/ssl.lua",
     "resty.aes" => "resty/aes.lua",
     "resty.chash" => "resty/chash.lua",
     "resty.core" => "resty/core.lua",

@@ -8,7 +8,7 @@ pub mod capture;
 mod process;
 mod semaphore;
 mod sleep;
-mod socket;
+pub mod socket;
 mod timer;
 mod worker_thread;
 

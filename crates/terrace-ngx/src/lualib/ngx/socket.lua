@@ -393,14 +393,117 @@ function methods.getfd(self)
     return refused(fd)
 end
 
--- TLS towards peers is not there yet; scripts learn so from an error they can handle.
-local function no_tls()
-    return nil, "TLS is not supported yet"
+-- A socket's own certificate, key and authorities for the next handshakes, as OpenResty numbers them.
+local CERTIFICATE, KEY, TRUSTED = 6, 7, 10
+local wishes = ffi_new("terrace_tls_wishes")
+
+local function is_of(value, name)
+    return type(value) == "cdata" and ffi.istype(name, value)
 end
 
-methods.sslhandshake = no_tls
-methods.setclientcert = no_tls
-methods.settrustedstore = no_tls
+function methods.setclientcert(self, certificate, key)
+    if not certificate and not key then
+        self[CERTIFICATE], self[KEY] = nil, nil
+        return true
+    elseif not certificate or not key then
+        return nil, "client certificate must be supplied with corresponding private key"
+    elseif not is_of(certificate, "struct terrace_certs *") then
+        return nil, "bad cert arg: cdata expected, got " .. type(certificate)
+    elseif not is_of(key, "struct terrace_key *") then
+        return nil, "bad pkey arg: cdata expected, got " .. type(key)
+    end
+    self[CERTIFICATE], self[KEY] = certificate, key
+    return true
+end
+
+-- The store is what ngx.ssl.parse_pem_cert gives: there is no OpenSSL whose X509_STORE could be meant.
+function methods.settrustedstore(self, store)
+    if store ~= nil and not is_of(store, "struct terrace_certs *") then
+        return nil, "bad store arg: cdata expected, got " .. type(store)
+    end
+    local state = native.tcp_is_tls(self[1])
+    if state == FAILED then
+        return nil, "closed"
+    elseif state == 0 then
+        return nil, "ssl handshake already done; trusted store cannot be set"
+    end
+    self[TRUSTED] = store
+    return true
+end
+
+local function session_of(u)
+    local session = native.tcp_session(u)
+    if session == nil then
+        return nil
+    end
+    return ffi_gc(session, native.tls_session_free)
+end
+
+function methods.sslhandshake(self, session, name, verify, send_status_req, ...)
+    local extra = select("#", ...)
+    if extra > 0 then
+        error("ngx.socket sslhandshake: expecting 1 ~ 5 arguments (including the object), but seen " .. 5 + extra, 2)
+    end
+    local u, keeps = self[1], session ~= false
+    if name ~= nil and name ~= false then
+        if type(name) == "number" then
+            name = tostring(name)
+        elseif type(name) ~= "string" then
+            error("bad argument #2 to 'sslhandshake' (string expected, got " .. type(name) .. ")", 2)
+        end
+        wishes.name, wishes.name_len = name, #name
+    else
+        wishes.name, wishes.name_len = nil, 0
+    end
+    wishes.verifies = verify and 1 or 0
+    wishes.keeps_session = keeps and 1 or 0
+    wishes.session = is_of(session, "struct terrace_session *") and session or nil
+    wishes.certificates, wishes.key, wishes.trusted = self[CERTIFICATE], self[KEY], self[TRUSTED]
+    local code = native.tcp_handshake(u, wishes, text)
+    if code == 1 then
+        if verify then
+            self[TRUSTED] = nil
+        end
+        local ok, err = await()
+        if not ok then
+            return nil, err
+        end
+    elseif code ~= 0 then
+        return refused(code)
+    end
+    if keeps then
+        return session_of(u) or session or true
+    end
+    return true
+end
+
+function methods.getsslsession(self)
+    local state = native.tcp_is_tls(self[1])
+    if state == FAILED then
+        return nil, "closed"
+    elseif state ~= 0 then
+        return nil, "no ssl connection"
+    end
+    local session = session_of(self[1])
+    if not session then
+        return nil, "no session is kept"
+    end
+    return session
+end
+
+-- There is no OpenSSL object that C code could work on.
+local function no_pointer(self)
+    local state = native.tcp_is_tls(self[1])
+    if state == FAILED then
+        return nil, "closed"
+    elseif state ~= 0 then
+        return nil, "no ssl connection"
+    end
+    return nil, "not supported: TLS is not OpenSSL's"
+end
+
+methods.getsslpointer = no_pointer
+methods.getsslctx = no_pointer
 
 -- ngx.req.socket: the body's socket only receives; a raw one is the client's connection.
 local body_methods = {

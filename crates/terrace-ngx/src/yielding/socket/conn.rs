@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use terrace_base::clock;
 use terrace_net::Timer;
+use terrace_net::tls::Session;
 
 use super::input::{Found, Input, Want};
 use super::pool::Lease;
@@ -20,6 +21,8 @@ pub struct Conn {
     pub input: RefCell<Input>,
     /// Its place in a pool.
     pub lease: RefCell<Option<Lease>>,
+    /// Its TLS session, where a script may take it up again.
+    pub session: RefCell<Option<Session>>,
     /// How often it came out of a pool.
     pub reused: Cell<u32>,
     /// Nothing more is read: the peer ended, or reading failed.
@@ -95,6 +98,7 @@ impl Conn {
             stream,
             input: RefCell::new(Input::new()),
             lease: RefCell::new(lease),
+            session: RefCell::default(),
             reused: Cell::new(0),
             read_closed: Cell::new(false),
             write_closed: Cell::new(false),

@@ -10,6 +10,7 @@ mod pool;
 mod request;
 mod stream;
 mod tcp;
+mod tls;
 mod transport;
 pub mod udp;
 
@@ -30,6 +31,7 @@ pub use input::Want;
 use pool::Pools;
 pub use stream::{Failed, Ready, Stream};
 use tcp::{Begun, Refusal, Tcp, Use, log_socket, setting};
+pub use tls::DECLARATION;
 use transport::Transport;
 
 functions! {
@@ -48,6 +50,10 @@ functions! {
     "int (*tcp_reused)(struct terrace_tcp *)" => tcp_reused,
     "int (*tcp_option)(struct terrace_tcp *, int, int, int *, terrace_text *)" => options::tcp_option,
     "int (*tcp_fd)(struct terrace_tcp *)" => options::tcp_fd,
+    "int (*tcp_handshake)(struct terrace_tcp *, const terrace_tls_wishes *, terrace_text *)" => tls::tcp_handshake,
+    "struct terrace_session *(*tcp_session)(struct terrace_tcp *)" => tls::tcp_session,
+    "int (*tcp_is_tls)(struct terrace_tcp *)" => tls::tcp_is_tls,
+    "void (*tls_session_free)(struct terrace_session *)" => tls::tls_session_free,
     "struct terrace_tcp *(*tcp_request)(int, int *, terrace_text *)" => request::tcp_request,
 }
 

@@ -1,0 +1,100 @@
+//! Certificates and keys as scripts hold them (`ngx.ssl`): chains and private keys behind pointers that Lua's collector
+//! frees.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use terrace_net::tls::{
+    CertificateDer, CredentialsError, PrivateKeyDer, SigningKey, certificates_of_der, certificates_of_pem,
+    key_of_pem, private_key,
+};
+
+use super::{DONE, Text, bytes, fail, functions, give};
+
+functions! {
+    "struct terrace_certs *(*ssl_certs)(const char *, size_t, int, terrace_text *)" => ssl_certs,
+    "void (*ssl_certs_free)(struct terrace_certs *)" => ssl_certs_free,
+    "struct terrace_key *(*ssl_key)(const char *, size_t, int, terrace_text *)" => ssl_key,
+    "void (*ssl_key_free)(struct terrace_key *)" => ssl_key_free,
+    "int (*ssl_certs_der)(const char *, size_t, terrace_text *)" => ssl_certs_der,
+    "int (*ssl_key_der)(const char *, size_t, terrace_text *)" => ssl_key_der,
+}
+
+/// A chain, the first certificate first.
+pub struct Certificates(pub Vec<CertificateDer<'static>>);
+
+/// A private key.
+pub struct Key(pub Arc<dyn SigningKey>);
+
+/// The certificates of a PEM text, or (`is_der`) of DER ones in a row; null and a text where there are none.
+extern "C" fn ssl_certs(data: *const u8, len: usize, is_der: c_int, out: *mut Text) -> *const Certificates {
+    // SAFETY: a Lua string.
+    let data = unsafe { bytes(data, len) };
+    let parsed = if is_der != 0 { certificates_of_der(data) } else { certificates_of_pem(data) };
+    boxed(parsed.map(Certificates), out)
+}
+
+fn boxed<T>(parsed: Result<T, CredentialsError>, out: *mut Text) -> *const T {
+    match parsed {
+        Ok(parsed) => Box::into_raw(Box::new(parsed)),
+        Err(e) => {
+            // SAFETY: Lua passes a text of its own.
+            unsafe { fail(out, &e.to_string()) };
+            std::ptr::null()
+        }
+    }
+}
+
+extern "C" fn ssl_certs_free(certificates: *mut Certificates) {
+    if !certificates.is_null() {
+        // SAFETY: a pointer that `ssl_certs` gave; Lua's collector passes it here once.
+        drop(unsafe { Box::from_raw(certificates) });
+    }
+}
+
+/// The key of a PEM text, or (`is_der`) of DER; null and a text where there is none.
+extern "C" fn ssl_key(data: *const u8, len: usize, is_der: c_int, out: *mut Text) -> *const Key {
+    // SAFETY: a Lua string.
+    let data = unsafe { bytes(data, len) };
+    let parsed = if is_der != 0 {
+        PrivateKeyDer::try_from(data).map(|k| k.clone_key()).map_err(|_| CredentialsError::NoKey)
+    } else {
+        key_of_pem(data)
+    };
+    boxed(parsed.and_then(private_key).map(Key), out)
+}
+
+extern "C" fn ssl_key_free(key: *mut Key) {
+    if !key.is_null() {
+        // SAFETY: as for certificates.
+        drop(unsafe { Box::from_raw(key) });
+    }
+}
+
+/// The DER forms of a PEM text's certificates in a row.
+extern "C" fn ssl_certs_der(data: *const u8, len: usize, out: *mut Text) -> c_int {
+    // SAFETY: a Lua string; Lua passes a text of its own.
+    unsafe {
+        match certificates_of_pem(bytes(data, len)) {
+            Ok(all) => {
+                give(out, |b| all.iter().for_each(|c| b.extend_from_slice(c)));
+                DONE
+            }
+            Err(e) => fail(out, &e.to_string()),
+        }
+    }
+}
+
+/// The DER form of a PEM text's key.
+extern "C" fn ssl_key_der(data: *const u8, len: usize, out: *mut Text) -> c_int {
+    // SAFETY: a Lua string; Lua passes a text of its own.
+    unsafe {
+        match key_of_pem(bytes(data, len)) {
+            Ok(key) => {
+                give(out, |b| b.extend_from_slice(key.secret_der()));
+                DONE
+            }
+            Err(e) => fail(out, &e.to_string()),
+        }
+    }
+}
