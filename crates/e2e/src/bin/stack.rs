@@ -244,7 +244,7 @@ fn say_where_to_look(entries: &[Value]) {
          a product page       http://{dispatch}/product?productId=1&shopId=1\n  \
          application nodes    http://{}/ and http://{}/\n  \
          cache node           http://{cache}/getProductInfo?productId=1\n  \
-         counters             http://{cache}/status\n\n  \
+         counters             http://{cache}/status and http://{cache}/metrics\n\n  \
          Redis Cluster        redis-cli -c -p {}\n  \
          MariaDB              mariadb -h 127.0.0.1 -P {} -u shop -pshop shop\n  \
          Kafka                {} (topic cache-message)\n  \

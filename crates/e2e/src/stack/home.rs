@@ -76,6 +76,8 @@ impl Drop for Home {
 /// Binds a port (0: any) without listening.
 pub(crate) fn hold(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    // A port that is asked for may still have connections that are ending.
+    socket.set_reuse_address(port != 0)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
     // Only now: a port that is to be free must not be shared with another holder.
     socket.set_reuse_address(true)?;
