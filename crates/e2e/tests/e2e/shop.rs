@@ -69,6 +69,8 @@ fn stale_pages_when_the_source_is_gone() {
     std::fs::write(&conf_path, short).expect("written");
     let server =
         e2e::server::Server::start_in(dir, "nginx.conf", ports[0], "daemon off; master_process off;");
+    // The addresses are opened one after the other.
+    wait_for("the cache service listens", || get(ports[3], "/getShopInfo?shopId=1").ok());
     let direct = |path: &str| get(ports[3], path).expect("an answer");
     assert_eq!(direct("/getProductInfo?productId=7").status, 200);
     std::fs::remove_file(server.file("data/eshop.db")).expect("the source is removed");

@@ -45,7 +45,10 @@ fn the_example_fleet_serves_pages_from_a_node_each_and_shows_changes() {
         page(501).text().contains("A Lamp of Another Name").then_some(())
     });
     let json = |path: &str| http::get(cache.port, path).expect("an answer");
-    assert_eq!(json("/getProductInfo?productId=501").header("X-Cache-Level"), Some("L1"));
+    // The message reaches memory and L2 on ways of their own, so that one reload or another may follow.
+    wait_for("memory has the product", || {
+        (json("/getProductInfo?productId=501").header("X-Cache-Level") == Some("L1")).then_some(())
+    });
     assert_eq!(json("/getShelf?name=Lighting").status, 200);
 
     first.process.kill();
