@@ -40,6 +40,10 @@ pub struct VmOptions {
     pub package_path: Option<String>,
     /// `lua_package_cpath`, likewise.
     pub package_cpath: Option<String>,
+    /// What stands before LuaJIT's own default path: templates, each ended by a semicolon.
+    pub default_path_head: String,
+    /// The same of the default path of C modules.
+    pub default_cpath_head: String,
     /// Modules in the binary: name and source. Found after everything on the user's paths.
     pub builtin: &'static [(&'static str, &'static [u8])],
     /// How long code may run without waiting before it is ended by an error. None: no limit.
@@ -108,6 +112,8 @@ impl Vm {
             _modules: Box::new(modules::Builtin(options.builtin)),
         };
         vm.open()?;
+        vm.default_path.insert_str(0, &options.default_path_head);
+        vm.default_cpath.insert_str(0, &options.default_cpath_head);
         // SAFETY: the state is this thread's; `drop` takes the allocator out again.
         vm.bounded = options.memory_bytes_max.map(|max| unsafe { Bounded::install(main, max) });
         vm.watch = options.running_time_max.map(|limit| Watch::new(main, limit));

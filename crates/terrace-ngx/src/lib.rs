@@ -14,6 +14,7 @@ mod handlers;
 mod host;
 mod lualib;
 mod native;
+mod packages;
 mod phase;
 mod settings;
 mod threads;

@@ -15,7 +15,7 @@ use terrace_lua::{Chunk, LuaError, Run, Value, Vm, VmOptions};
 use crate::chunks::{Code, Source};
 use crate::host::PhaseHost;
 use crate::settings::LuaMain;
-use crate::{ffi, lualib, native};
+use crate::{ffi, lualib, native, packages};
 
 /// A VM and what belongs to it.
 pub struct LuaVm {
@@ -167,9 +167,13 @@ pub struct Opened {
 
 /// Opens a VM with the `ngx` table and the library. `main`'s dictionaries must outlive it.
 pub fn open(main: &LuaMain, running_time_max: Option<Duration>) -> Result<Opened, LuaError> {
+    let home = std::env::var_os("HOME");
+    let trees = packages::Trees::of(&main.prefix, home.as_deref().map(Path::new));
     let vm = Vm::new(VmOptions {
         package_path: main.package_path.clone(),
         package_cpath: main.package_cpath.clone(),
+        default_path_head: trees.path,
+        default_cpath_head: trees.cpath,
         builtin: lualib::MODULES,
         running_time_max,
         memory_bytes_max: main.vm_bytes_max(),

@@ -8,6 +8,7 @@ mod fleet;
 mod generations;
 mod lua_connection;
 mod lua_errors;
+mod lua_packages;
 mod lua_scripts;
 mod lua_stores;
 mod malformed;

@@ -13,6 +13,7 @@ mod encode;
 pub mod errlog;
 mod header;
 mod log;
+pub mod nginx;
 pub mod output;
 pub mod pairs;
 mod re;

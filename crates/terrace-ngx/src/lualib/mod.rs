@@ -28,6 +28,7 @@ modules! {
     "terrace.mysql_packet" => "terrace/mysql_packet.lua",
     "terrace.nodes" => "terrace/nodes.lua",
     "terrace.openssl" => "terrace/openssl.lua",
+    "terrace.system_packages" => "terrace/system_packages.lua",
     "terrace.redis_slot" => "terrace/redis_slot.lua",
     "terrace.redis_slots" => "terrace/redis_slots.lua",
     "terrace.template_parser" => "terrace/template_parser.lua",

@@ -32,5 +32,6 @@ for _, area in ipairs(areas) do
     require("terrace.ngx." .. area)
 end
 require "terrace.openssl"
+require "terrace.system_packages"
 
 package.loaded["ngx"] = ngx
