@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use terrace_base::log::Level;
 
 use crate::Request;
+use crate::tls::Handshake;
 
 impl Request {
     /// Whether a message of this level would be written.
@@ -30,6 +31,13 @@ impl Request {
 
     fn append_log_context(&self, text: &mut String) {
         if let Some(client) = &self.client {
+            let is_of_request = !self.line().is_empty();
+            let handshake = if is_of_request { None } else { self.state::<Handshake>() };
+            if let Some(handshake) = handshake {
+                text.push_str(" while SSL handshaking");
+                handshake.append_context(text);
+                return;
+            }
             text.push_str(", client: ");
             match self.peer_ip() {
                 Some(ip) => _ = write!(text, "{ip}"),

@@ -32,6 +32,10 @@ pub enum LuaPhase {
     ExitWorker = 1 << 12,
     /// `precontent_by_lua*`
     Precontent = 1 << 13,
+    /// `ssl_client_hello_by_lua*`
+    SslClientHello = 1 << 14,
+    /// `ssl_certificate_by_lua*`
+    SslCertificate = 1 << 15,
 }
 
 /// The phases in which a response may be made.

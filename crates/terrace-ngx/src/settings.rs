@@ -100,6 +100,10 @@ impl LuaMain {
 /// The `*_by_lua` code of a location. Each passes inwards unless the inner block has its own.
 #[derive(Debug, Default)]
 pub struct LuaCodes {
+    /// `ssl_client_hello_by_lua*`
+    pub ssl_client_hello: Option<Arc<Code>>,
+    /// `ssl_certificate_by_lua*`
+    pub ssl_certificate: Option<Arc<Code>>,
     /// `server_rewrite_by_lua*`
     pub server_rewrite: Option<Arc<Code>>,
     /// `rewrite_by_lua*`
@@ -125,6 +129,8 @@ impl Merge for LuaCodes {
                 mine.clone_from(theirs);
             }
         };
+        take(&mut self.ssl_client_hello, &parent.ssl_client_hello);
+        take(&mut self.ssl_certificate, &parent.ssl_certificate);
         take(&mut self.server_rewrite, &parent.server_rewrite);
         take(&mut self.rewrite, &parent.rewrite);
         take(&mut self.access, &parent.access);

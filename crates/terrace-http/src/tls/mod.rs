@@ -9,7 +9,7 @@ pub mod files;
 pub mod values;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,8 +69,9 @@ impl Merge for SslConf {
 
 /// Takes part in handshakes.
 pub trait HandshakeHook: Send + Sync {
-    /// Looks at the handshake and changes it; false ends it.
-    fn run(&self, handshake: &Rc<Handshake>) -> LocalFuture<bool>;
+    /// Looks at the handshake and changes it; false ends it. `r` is no client's: it stands for the handshake, and is the
+    /// same for all that take part.
+    fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool>;
 }
 
 /// A handshake that waits for the server's answer.
@@ -81,8 +82,14 @@ pub struct Handshake {
     pub hello: RefCell<Option<Hello>>,
     /// The server that the client's name for it means.
     pub server: Cell<ServerIndex>,
+    /// The server's own part.
+    pub ssl: Arc<ServerSsl>,
+    /// What runs just now, for the log.
+    pub context: Cell<&'static str>,
     /// The certificates to show instead of the configured ones.
     pub identities: RefCell<Option<Vec<Identity>>>,
+    /// A proof by OCSP to send with them.
+    pub ocsp: RefCell<Option<Vec<u8>>>,
     /// The versions to speak instead of the configured ones.
     pub protocols: Cell<Option<Protocols>>,
     /// Asks the client for a certificate of these authorities.
@@ -189,17 +196,26 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
         client: Rc::clone(client),
         hello: RefCell::new(Some(hello)),
         server: Cell::new(server),
+        ssl: Arc::clone(ssl),
+        context: Cell::new(""),
         identities: RefCell::default(),
+        ocsp: RefCell::default(),
         protocols: Cell::new(None),
         verify: RefCell::default(),
     });
+    let r = Request::of_handshake(&handshake);
     for hook in [hooks.0, hooks.1].into_iter().flatten() {
-        if !hook.run(&handshake).await {
+        if !hook.run(&r, &handshake).await {
             tls.refuse(Refusal::InternalError);
             return Ok(false);
         }
     }
-    let identities = handshake.identities.take();
+    drop(r);
+    let mut identities = handshake.identities.take();
+    if let Some(response) = handshake.ocsp.take() {
+        let all = identities.get_or_insert_with(|| ssl.tls.identities().to_vec());
+        all.iter_mut().for_each(|i| *i = i.with_ocsp(&response));
+    }
     let has_identity = identities.as_ref().map_or(ssl.tls.has_identity(), |i| !i.is_empty());
     check(ssl, tls, has_identity)?;
     let verify = handshake.verify.take();
@@ -234,16 +250,30 @@ fn log(client: &Client, level: Level, text: &str) {
     let generation = &client.worker.generation;
     let root = generation.server(client.listen().names.default_server()).root;
     let log = &generation.location(root).core.error_log;
+    let mut text = format!("{text} while SSL handshaking");
+    append_peers(client, &mut text);
+    log.print(level, Some(client.number), format_args!("{text}"));
+}
+
+fn append_peers(client: &Client, text: &mut String) {
     let peer: &dyn fmt::Display = match &client.peer {
         terrace_net::Address::Ip(a) => &a.ip(),
         terrace_net::Address::Unix(_) => &"unix:",
     };
-    let address = &client.listen().address;
-    log.print(
-        level,
-        Some(client.number),
-        format_args!("{text} while SSL handshaking, client: {peer}, server: {address}"),
-    );
+    // Writing to a string does not fail.
+    let _ = write!(text, ", client: {peer}, server: {}", client.listen().address);
+}
+
+impl Handshake {
+    /// What the log says of it.
+    pub(crate) fn append_context(&self, text: &mut String) {
+        let context = self.context.get();
+        if !context.is_empty() {
+            // As above.
+            let _ = write!(text, ", context: {context}");
+        }
+        append_peers(&self.client, text);
+    }
 }
 
 /// What stands against a request on a connection that should have TLS: the status of the answer.
@@ -280,7 +310,7 @@ pub(crate) fn refusal(r: &Request) -> Option<u16> {
 
 impl Request {
     /// The carrier of what a module does during a handshake.
-    pub fn of_handshake(handshake: &Rc<Handshake>) -> Rc<Request> {
+    fn of_handshake(handshake: &Rc<Handshake>) -> Rc<Request> {
         let client = Rc::clone(&handshake.client);
         let mut r = Request::blank(
             Rc::clone(&client.worker),

@@ -16,9 +16,8 @@ pub(super) struct ByHandshake {
 }
 
 impl HandshakeHook for ByHandshake {
-    fn run(&self, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
-        let r = Request::of_handshake(handshake);
-        let text = |v: &Value| String::from_utf8_lossy(&v.eval_bytes(&r)).into_owned();
+    fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
+        let text = |v: &Value| String::from_utf8_lossy(&v.eval_bytes(r)).into_owned();
         let all: Result<Vec<_>, String> =
             self.pairs.iter().map(|(c, k)| files::identity(&self.dir, &text(c), &text(k))).collect();
         let is_good = match all {
@@ -27,7 +26,7 @@ impl HandshakeHook for ByHandshake {
                 true
             }
             Err(e) => {
-                r.log(Level::Error, format_args!("{e} while SSL handshaking"));
+                r.log(Level::Error, format_args!("{e}"));
                 false
             }
         };

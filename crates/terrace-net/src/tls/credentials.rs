@@ -58,6 +58,18 @@ impl Identity {
         }
     }
 
+    /// The same with a proof by OCSP that the certificate is good, which clients that ask are sent.
+    pub fn with_ocsp(&self, response: &[u8]) -> Identity {
+        let mut key = CertifiedKey::clone(&self.0);
+        key.ocsp = Some(response.to_vec());
+        Identity(Arc::new(key))
+    }
+
+    /// Whether its key is of the same kind as another's.
+    pub fn is_like(&self, other: &Identity) -> bool {
+        self.0.key.algorithm() == other.0.key.algorithm()
+    }
+
     /// From the texts of a certificate file and a key file.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub(super) struct Offered {
     suites: Vec<CipherSuite>,
     groups: Vec<NamedGroup>,
     pub(super) server_name: Option<String>,
+    pub(super) random: Vec<u8>,
 }
 
 impl Offered {
@@ -54,7 +55,30 @@ impl Hello {
             suites: hello.cipher_suites().to_vec(),
             groups: hello.named_groups().unwrap_or_default().to_vec(),
             server_name: self.server_name(),
+            random: self.random(),
         }
+    }
+
+    /// The client's random bytes.
+    pub fn random(&self) -> Vec<u8> {
+        message(&self.raw).and_then(|m| m.get(2..34).map(<[u8]>::to_vec)).unwrap_or_default()
+    }
+
+    /// The numbers of the ciphers that are offered.
+    pub fn cipher_numbers(&self) -> Vec<u16> {
+        self.accepted.client_hello().cipher_suites().iter().map(|s| u16::from(*s)).collect()
+    }
+
+    /// The numbers of the extensions, in the client's order.
+    pub fn extension_numbers(&self) -> Vec<u16> {
+        let mut kinds = Vec::new();
+        if let Some(message) = message(&self.raw) {
+            each_extension(&message, |kind, _| {
+                kinds.push(kind);
+                false
+            });
+        }
+        kinds
     }
 
     /// The content of an extension (RFC 8446 section 4.2).
@@ -92,6 +116,11 @@ fn message(mut records: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn extension(message: &[u8], kind: u16) -> Option<&[u8]> {
+    each_extension(message, |k, _| k == kind)
+}
+
+/// Calls `f` with the number and the content of each extension; the content of the first that it is true for.
+fn each_extension(message: &[u8], mut f: impl FnMut(u16, &[u8]) -> bool) -> Option<&[u8]> {
     // Version and random.
     let rest = message.get(34..)?;
     let rest = rest.get(1 + usize::from(*rest.first()?)..)?;
@@ -100,7 +129,7 @@ fn extension(message: &[u8], kind: u16) -> Option<&[u8]> {
     let mut all = rest.get(2..2 + two(rest)?)?;
     while all.len() >= 4 {
         let content = all.get(4..4 + two(&all[2..])?)?;
-        if two(all)? == usize::from(kind) {
+        if f(u16::from_be_bytes([all[0], all[1]]), content) {
             return Some(content);
         }
         all = &all[4 + content.len()..];

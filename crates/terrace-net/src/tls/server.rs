@@ -68,6 +68,16 @@ impl ServerTls {
         !self.options.identities.is_empty()
     }
 
+    /// Its certificates.
+    pub fn identities(&self) -> &[Identity] {
+        &self.options.identities
+    }
+
+    /// The versions that it speaks.
+    pub fn protocols(&self) -> Protocols {
+        self.options.protocols
+    }
+
     /// The same server with another certificate, other versions, or asking clients for certificates, for one handshake.
     ///
     /// # Errors
@@ -91,7 +101,9 @@ impl ServerTls {
             options.asks_client = true;
             options.client_authorities = authorities;
         }
-        ServerTls::new(options)
+        let mut config = build(&options)?;
+        config.session_storage = Arc::clone(&self.config.session_storage);
+        Ok(ServerTls { options: Arc::new(options), config: Arc::new(config) })
     }
 }
 

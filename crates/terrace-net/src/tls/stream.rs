@@ -426,6 +426,11 @@ impl TlsStream {
         self.offered.get()?.server_name.clone()
     }
 
+    /// The client's random bytes.
+    pub fn client_random(&self) -> Option<&[u8]> {
+        self.offered.get().map(|o| &o.random[..])
+    }
+
     /// The protocol that was agreed on by ALPN.
     pub fn alpn(&self) -> Option<Vec<u8>> {
         self.with(|c| c.alpn_protocol().map(<[u8]>::to_vec))

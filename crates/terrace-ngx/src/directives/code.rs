@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
-use terrace_http::conf::table::{HSL, HSLI, SetFn, simple};
+use terrace_http::conf::table::{HS, HSL, HSLI, SetFn, simple};
 use terrace_http::{Builder, LocalFuture, LocationBuilder, Module, Phase, Worker};
 
 use super::settings;
@@ -26,6 +26,7 @@ impl Module for Lua {
 
     fn location(&self, b: &mut Builder, l: &mut LocationBuilder) -> Result<(), ConfError> {
         super::tls::prepare(b, l)?;
+        super::handshake::prepare(l);
         let settings = l.settings.of::<LuaLocation>();
         let (need_body, start) = (settings.need_request_body(), ResponseStart::of(settings));
         let check_abort = settings.check_client_abort();
@@ -159,6 +160,8 @@ fn all_forms() -> Vec<Forms> {
         forms!("init_by_lua", HTTP, "Lua code that runs when a worker's VM is made.", |b, c| fill(&mut b.state::<LuaMain>().init, c)),
         forms!("init_worker_by_lua", HTTP, "Lua code that runs when a worker starts.", |b, c| fill(&mut b.state::<LuaMain>().init_worker, c)),
         forms!("exit_worker_by_lua", HTTP, "Lua code that runs when a worker ends.", |b, c| fill(&mut b.state::<LuaMain>().exit_worker, c)),
+        forms!("ssl_client_hello_by_lua", HS, "Lua code that sees a client's first message of TLS.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_client_hello, Arc::new(c))),
+        forms!("ssl_certificate_by_lua", HS, "Lua code that chooses the certificate that a client is shown.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_certificate, Arc::new(c))),
         forms!("server_rewrite_by_lua", Contexts::HTTP.union(Contexts::SERVER), "Lua code for the server's rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().server_rewrite, Arc::new(c))),
         forms!("rewrite_by_lua", HSLI, "Lua code for the rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().rewrite, Arc::new(c))),
         forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),
@@ -179,6 +182,15 @@ fn table() -> Vec<Directive<Builder>> {
             let row = simple(f.names[i], f.contexts, arity, "", f.doc, f.set[i]);
             rows.push(Directive { shape, ..row });
         }
+    }
+    for name in ["ssl_session_fetch_by_lua_block", "ssl_session_store_by_lua_block"] {
+        let doc = "Accepted with a warning: it never runs.";
+        let row = simple(name, HS, Arity::Exactly(0), "", doc, super::handshake::never_runs);
+        rows.push(Directive { shape: Shape::Raw, ..row });
+    }
+    for name in ["ssl_session_fetch_by_lua_file", "ssl_session_store_by_lua_file"] {
+        let doc = "Accepted with a warning: it never runs.";
+        rows.push(simple(name, HS, Arity::Exactly(1), "", doc, super::handshake::never_runs));
     }
     rows.extend(settings::table(HSL));
     rows.extend(super::balancer::table());

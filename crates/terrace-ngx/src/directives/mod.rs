@@ -2,6 +2,7 @@
 
 mod balancer;
 mod code;
+mod handshake;
 mod settings;
 mod tls;
 

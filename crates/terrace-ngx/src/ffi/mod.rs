@@ -11,6 +11,7 @@ pub mod context;
 mod digest;
 mod encode;
 pub mod errlog;
+mod handshake;
 mod header;
 mod log;
 pub mod nginx;
@@ -85,6 +86,8 @@ pub fn context_name(code: c_int) -> &'static CStr {
         Some(LuaPhase::Balancer) => c"API disabled in the context of balancer_by_lua*",
         Some(LuaPhase::ServerRewrite) => c"API disabled in the context of server_rewrite_by_lua*",
         Some(LuaPhase::Precontent) => c"API disabled in the context of precontent_by_lua*",
+        Some(LuaPhase::SslClientHello) => c"API disabled in the context of ssl_client_hello_by_lua*",
+        Some(LuaPhase::SslCertificate) => c"API disabled in the context of ssl_certificate_by_lua*",
         Some(LuaPhase::ExitWorker) => c"API disabled in the context of exit_worker_by_lua*",
     }
 }
@@ -99,6 +102,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         digest::functions(),
         encode::functions(),
         errlog::functions(),
+        handshake::functions(),
         header::functions(),
         log::functions(),
         output::functions(),

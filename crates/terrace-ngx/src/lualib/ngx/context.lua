@@ -52,6 +52,7 @@ local names = {
     [1] = "init", [2] = "init_worker", [4] = "set", [8] = "rewrite", [16] = "access", [32] = "content",
     [64] = "header_filter", [128] = "body_filter", [256] = "log", [512] = "timer", [1024] = "balancer",
     [2048] = "server_rewrite", [4096] = "exit_worker", [8192] = "precontent",
+    [16384] = "ssl_client_hello", [32768] = "ssl_cert",
 }
 
 function ngx.get_phase()

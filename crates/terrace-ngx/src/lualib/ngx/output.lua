@@ -39,8 +39,8 @@ function ngx.send_headers()
     return written(native.send_headers())
 end
 
-local RESPONDING, HEADER_FILTER, TIMER, BALANCER, SET, LOG =
-    8 + 16 + 32 + 2048 + 8192, 64, 512, 1024, 4, 256
+local RESPONDING, HEADER_FILTER, TIMER, BALANCER, SET, LOG, HANDSHAKE =
+    8 + 16 + 32 + 2048 + 8192, 64, 512, 1024, 4, 256, 16384 + 32768
 local band = bit.band
 
 function ngx.exit(code)
@@ -67,7 +67,7 @@ function ngx.exit(code)
             native.set_status(code)
         end
         return leave(code)
-    elseif phase == TIMER then
+    elseif phase == TIMER or band(phase, HANDSHAKE) ~= 0 then
         return leave(code)
     end
     refuse(base.BAD_CONTEXT)

@@ -1,0 +1,71 @@
+//! `ssl_client_hello_by_lua*` and `ssl_certificate_by_lua*`: Lua code that takes part in handshakes with clients.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use terrace_conf::{ConfError, Node};
+use terrace_http::tls::{Handshake, HandshakeHook, SslConf};
+use terrace_http::{Builder, LocalFuture, LocationBuilder, Request};
+use terrace_lua::Finish;
+
+use crate::chunks::Code;
+use crate::handlers;
+use crate::host::log_error;
+use crate::phase::LuaPhase;
+use crate::settings::LuaCodes;
+
+struct LuaHook {
+    code: Arc<Code>,
+    phase: LuaPhase,
+    /// What the log calls it.
+    name: &'static str,
+}
+
+impl HandshakeHook for LuaHook {
+    fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
+        handshake.context.set(self.name);
+        let step = handlers::run(r, &self.code, self.phase, Vec::new());
+        let (r, handshake) = (Rc::clone(r), Rc::clone(handshake));
+        Box::pin(async move {
+            let goes_on = match &step.get().await {
+                Err(_) => false,
+                Ok(ended) => match &ended.finish {
+                    Finish::Returned => true,
+                    Finish::Exit(code) => (0..300).contains(code),
+                    Finish::Error(e) => {
+                        log_error(&r, "lua entry thread aborted", e);
+                        false
+                    }
+                },
+            };
+            handshake.context.set("");
+            goes_on
+        })
+    }
+}
+
+/// Adds the code of a server to the handshakes of its clients.
+pub(super) fn prepare(l: &mut LocationBuilder) {
+    if !l.is_server || !l.settings.of::<SslConf>().listens {
+        return;
+    }
+    let codes = l.settings.of::<LuaCodes>();
+    let hello = codes.ssl_client_hello.clone().map(|code| -> Arc<dyn HandshakeHook> {
+        Arc::new(LuaHook { code, phase: LuaPhase::SslClientHello, name: "ssl_client_hello_by_lua*" })
+    });
+    let certificate = codes.ssl_certificate.clone().map(|code| -> Arc<dyn HandshakeHook> {
+        Arc::new(LuaHook { code, phase: LuaPhase::SslCertificate, name: "ssl_certificate_by_lua*" })
+    });
+    let conf = l.settings.of::<SslConf>();
+    conf.hello_hook = hello;
+    if certificate.is_some() {
+        conf.certificate_hook = certificate;
+    }
+}
+
+/// `ssl_session_fetch_by_lua*` and `ssl_session_store_by_lua*` are taken, and never run.
+pub(super) fn never_runs(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    let text = "never runs: sessions are in tickets and in ssl_session_cache";
+    b.warn(&n.at, &format!("\"{}\" {text}", n.name));
+    Ok(())
+}
