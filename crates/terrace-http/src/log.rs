@@ -34,7 +34,6 @@ impl Request {
             let is_of_request = !self.line().is_empty();
             let handshake = if is_of_request { None } else { self.state::<Handshake>() };
             if let Some(handshake) = handshake {
-                text.push_str(" while SSL handshaking");
                 handshake.append_context(text);
                 return;
             }

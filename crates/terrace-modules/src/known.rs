@@ -42,6 +42,8 @@ pub static KNOWN: &[Known] = known! {
         "gzip_buffers" "gzip_hash" "gzip_no_buffer" "gzip_window" "postpone_gzipping" "gunzip_buffers";
     Tuning "Tunes TLS, which is configured by other directives.":
         "ssl_certificate_cache" "ssl_object_cache_inheritable" "ssl_ocsp_cache" "ssl_handshake_timeout" "ssl_dhparam";
+    Tuning "Early data is not taken: clients send it again after the handshake.":
+        "ssl_early_data";
     Tuning "Proofs by OCSP are not sent along; clients ask the authority themselves.":
         "ssl_stapling" "ssl_stapling_file" "ssl_stapling_responder" "ssl_stapling_verify";
     Tuning "Tunes HTTP/2 or HTTP/3, which are configured by other directives.":
@@ -58,7 +60,11 @@ pub static KNOWN: &[Known] = known! {
         "disable_symlinks" "ssl_engine";
     NotCarriedOut "This part of TLS is not carried out.":
         "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_password_file" "ssl_session_ticket_key" "ssl_ocsp"
-        "ssl_ocsp_responder" "ssl_early_data" "ssl_conf_command" "ssl_alpn" "ssl_preread";
+        "ssl_ocsp_responder" "ssl_conf_command" "ssl_alpn" "ssl_preread";
+    NotCarriedOut "This part of Lua's TLS is not carried out.":
+        "lua_ssl_key_log" "lua_ssl_conf_command" "lua_upstream_skip_openssl_default_verify"
+        "proxy_ssl_certificate_by_lua_block" "proxy_ssl_certificate_by_lua_file" "proxy_ssl_verify_by_lua_block"
+        "proxy_ssl_verify_by_lua_file";
     NotCarriedOut "HTTP/2 and HTTP/3 are not carried out yet.":
         "http2" "http3" "http3_hq" "quic_retry" "quic_host_key";
     NotCarriedOut "Limits by key are not carried out yet.":

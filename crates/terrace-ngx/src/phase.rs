@@ -45,6 +45,9 @@ pub const RESPONDING: u32 = LuaPhase::Rewrite as u32
     | LuaPhase::Precontent as u32
     | LuaPhase::Content as u32;
 
+/// The phases of a client's handshake, before any request.
+pub const HANDSHAKE: u32 = LuaPhase::SslClientHello as u32 | LuaPhase::SslCertificate as u32;
+
 /// The phases that belong to a client's request.
 pub const REQUEST: u32 = RESPONDING
     | LuaPhase::Set as u32

@@ -204,10 +204,11 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
         verify: RefCell::default(),
     });
     let r = Request::of_handshake(&handshake);
-    for hook in [hooks.0, hooks.1].into_iter().flatten() {
+    for (hook, failure) in [(hooks.0, "callback failed"), (hooks.1, "cert cb error")] {
+        let Some(hook) = hook else { continue };
         if !hook.run(&r, &handshake).await {
             tls.refuse(Refusal::InternalError);
-            return Ok(false);
+            return Err(Failure::Quiet(format!("SSL_do_handshake() failed (SSL: {failure})")));
         }
     }
     drop(r);
@@ -267,10 +268,12 @@ fn append_peers(client: &Client, text: &mut String) {
 impl Handshake {
     /// What the log says of it.
     pub(crate) fn append_context(&self, text: &mut String) {
-        let context = self.context.get();
-        if !context.is_empty() {
-            // As above.
-            let _ = write!(text, ", context: {context}");
+        match self.context.get() {
+            "" => text.push_str(" while SSL handshaking"),
+            context => {
+                // As above.
+                let _ = write!(text, ", context: {context}");
+            }
         }
         append_peers(&self.client, text);
     }

@@ -185,12 +185,12 @@ fn table() -> Vec<Directive<Builder>> {
     }
     for name in ["ssl_session_fetch_by_lua_block", "ssl_session_store_by_lua_block"] {
         let doc = "Accepted with a warning: it never runs.";
-        let row = simple(name, HS, Arity::Exactly(0), "", doc, super::handshake::never_runs);
+        let row = simple(name, Contexts::HTTP, Arity::Exactly(0), "", doc, super::handshake::never_runs);
         rows.push(Directive { shape: Shape::Raw, ..row });
     }
     for name in ["ssl_session_fetch_by_lua_file", "ssl_session_store_by_lua_file"] {
         let doc = "Accepted with a warning: it never runs.";
-        rows.push(simple(name, HS, Arity::Exactly(1), "", doc, super::handshake::never_runs));
+        rows.push(simple(name, Contexts::HTTP, Arity::Exactly(1), "", doc, super::handshake::never_runs));
     }
     rows.extend(settings::table(HSL));
     rows.extend(super::balancer::table());

@@ -20,6 +20,12 @@ functions! {
     "int (*ssl_key_der)(const char *, size_t, terrace_text *)" => ssl_key_der,
 }
 
+/// OpenResty's words for what cannot be read; the reason follows.
+const BAD_CERTIFICATE: &str = "PEM_read_bio_X509_AUX() failed";
+const BAD_DER_CERTIFICATE: &str = "d2i_X509_bio() failed";
+const BAD_KEY: &str = "PEM_read_bio_PrivateKey() failed";
+const BAD_DER_KEY: &str = "d2i_PrivateKey_bio() failed";
+
 /// A chain, the first certificate first.
 pub struct Certificates(pub Vec<CertificateDer<'static>>);
 
@@ -31,15 +37,15 @@ extern "C" fn ssl_certs(data: *const u8, len: usize, is_der: c_int, out: *mut Te
     // SAFETY: a Lua string.
     let data = unsafe { bytes(data, len) };
     let parsed = if is_der != 0 { certificates_of_der(data) } else { certificates_of_pem(data) };
-    boxed(parsed.map(Certificates), out)
+    boxed(parsed.map(Certificates), if is_der != 0 { BAD_DER_CERTIFICATE } else { BAD_CERTIFICATE }, out)
 }
 
-fn boxed<T>(parsed: Result<T, CredentialsError>, out: *mut Text) -> *const T {
+fn boxed<T>(parsed: Result<T, CredentialsError>, what: &str, out: *mut Text) -> *const T {
     match parsed {
         Ok(parsed) => Box::into_raw(Box::new(parsed)),
         Err(e) => {
             // SAFETY: Lua passes a text of its own.
-            unsafe { fail(out, &e.to_string()) };
+            unsafe { fail(out, &format!("{what}: {e}")) };
             std::ptr::null()
         }
     }
@@ -61,7 +67,7 @@ extern "C" fn ssl_key(data: *const u8, len: usize, is_der: c_int, out: *mut Text
     } else {
         key_of_pem(data)
     };
-    boxed(parsed.and_then(private_key).map(Key), out)
+    boxed(parsed.and_then(private_key).map(Key), if is_der != 0 { BAD_DER_KEY } else { BAD_KEY }, out)
 }
 
 extern "C" fn ssl_key_free(key: *mut Key) {
@@ -80,7 +86,7 @@ extern "C" fn ssl_certs_der(data: *const u8, len: usize, out: *mut Text) -> c_in
                 give(out, |b| all.iter().for_each(|c| b.extend_from_slice(c)));
                 DONE
             }
-            Err(e) => fail(out, &e.to_string()),
+            Err(e) => fail(out, &format!("{BAD_CERTIFICATE}: {e}")),
         }
     }
 }
@@ -94,7 +100,7 @@ extern "C" fn ssl_key_der(data: *const u8, len: usize, out: *mut Text) -> c_int 
                 give(out, |b| b.extend_from_slice(key.secret_der()));
                 DONE
             }
-            Err(e) => fail(out, &e.to_string()),
+            Err(e) => fail(out, &format!("{BAD_KEY}: {e}")),
         }
     }
 }

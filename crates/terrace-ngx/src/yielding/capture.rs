@@ -20,8 +20,9 @@ use terrace_lua::{Value, pending};
 
 use crate::ffi::pairs::{PairList, Pairs, give_pairs};
 use crate::ffi::req::{method_name, put_header};
-use crate::ffi::{AWAIT, DONE, NO_REQUEST, NOT_FOUND, Text, bytes, context, functions, give};
+use crate::ffi::{AWAIT, BAD_CONTEXT, DONE, NO_REQUEST, NOT_FOUND, Text, bytes, context, functions, give};
 use crate::host::current;
+use crate::phase::HANDSHAKE;
 
 functions! {
     "int (*capture_begin)(void)" => begin,
@@ -66,7 +67,7 @@ struct Ended {
 
 extern "C" fn begin() -> c_int {
     drop(MADE.take());
-    current(|_| DONE).unwrap_or(NO_REQUEST)
+    current(|h| if h.is_in(HANDSHAKE) { BAD_CONTEXT } else { DONE }).unwrap_or(NO_REQUEST)
 }
 
 /// Makes a subrequest: URI, further arguments, body (null: none of its own), method, flags.

@@ -9,6 +9,7 @@ const CONF: &str = r#"
     http {
         access_log off;
         lua_shared_dict d 1m;
+        ssl_session_store_by_lua_block { error("never") }
         init_by_lua_block {
             ssl = require "ngx.ssl"
             hello = require "ngx.ssl.clienthello"
@@ -56,7 +57,7 @@ const CONF: &str = r#"
                 ngx.shared.d:set("hello", table.concat({
                     ngx.get_phase(), tostring(name), #hello.get_client_hello_ciphers() > 0 and "ciphers" or "",
                     hello.get_client_hello_ext(0):sub(6), tostring(hello.get_client_hello_ext(4321)),
-                    tostring(pcall(ngx.say, "x")), tostring(hello.set_protocols({ "x" })),
+                    tostring((pcall(ngx.location.capture, "/"))), tostring((pcall(ngx.say, "x"))), tostring(hello.set_protocols({ "x" })),
                 }, " "))
             }
             ssl_certificate_by_lua_block {
@@ -93,7 +94,6 @@ const CONF: &str = r#"
         server {
             listen 127.0.0.1:PORT4 ssl;
             ssl_certificate_by_lua_block { ssl.clear_certs() }
-            ssl_session_store_by_lua_block { error("never") }
         }
     }
 "#;
@@ -130,12 +130,11 @@ fn scripts_choose_certificates_after_sleeps_and_over_sockets() {
         line.contains("lua entry thread aborted: runtime error: ssl_certificate_by_lua(nginx.conf:"),
         "{line}"
     );
-    server.wait_for_log(
-        "while SSL handshaking, context: ssl_certificate_by_lua*, client: 127.0.0.1, server: 127.0.0.1:",
-    );
+    server.wait_for_log(", context: ssl_certificate_by_lua*, client: 127.0.0.1, server: 127.0.0.1:");
     assert!(get(&server, "exits.test", 0, "/", &[]).contains("alert internal error"));
     assert!(get(&server, "c.test", 0, "/", &[]).contains("alert internal error"));
     server.wait_for_log("no certificate found");
+    server.wait_for_log("SSL_do_handshake() failed (SSL: cert cb error) while SSL handshaking");
     assert!(get(&server, "a.test", 4, "/", &[]).contains("handshake failure"));
     server.wait_for_log("no \"ssl_certificate\" is defined in server listening on SSL port");
     assert!(server.stderr().contains("\"ssl_session_store_by_lua_block\" never runs"), "{}", server.stderr());
@@ -146,7 +145,7 @@ fn scripts_see_the_first_message() {
     let server = start();
     let told = get(&server, "b.test", 2, "/told", &[]);
     let want = [
-        "ssl_client_hello b.test ciphers b.test nil false nil",
+        "ssl_client_hello b.test ciphers b.test nil false false nil",
         "ssl_cert inet 127.0.0.1 true TLSv1.3 32 TLSv1.3 false invalid certificate chain",
         "b.test TLSv1.3 4",
         "16 bad request",

@@ -268,8 +268,8 @@ fn handshakes_of_scripts() {
             "SUCCESS",
             "SUCCESS",
             "NONE",
-            "nilno certificate found",
-            "nilno supported private key found",
+            "nilPEM_read_bio_X509_AUX() failed: no certificate found",
+            "nild2i_PrivateKey_bio() failed: no supported private key found",
         ],
     );
     check(&server, "/own", &["[a.test] TLSv1.2 . SUCCESS ECDHE-ECDSA-CHACHA20-POLY1305"]);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use smallvec::smallvec;
+use terrace_base::log::Level;
 use terrace_http::Request;
 use terrace_lua::{Value, Values, pending};
 use terrace_net::Stream;
@@ -108,6 +109,9 @@ impl Attempt {
         // SAFETY: a Lua string, or null.
         let name = (!w.name.is_null()).then(|| unsafe { bytes(w.name, w.name_len) });
         let name = name.map(|n| String::from_utf8_lossy(n).into_owned()).filter(|n| !n.is_empty());
+        if let Some(name) = &name {
+            r.log(Level::Debug, format_args!("lua ssl server name: \"{name}\""));
+        }
         let mut client = match trusted.filter(|_| w.verifies != 0) {
             Some(trusted) => LuaTls::trusting(r, &trusted.0)?,
             None => LuaTls::client(r, w.verifies != 0)?,
