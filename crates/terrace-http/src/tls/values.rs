@@ -41,11 +41,12 @@ pub fn ciphers(b: &mut Builder, n: &Node) -> Result<String, ConfError> {
 pub fn protocols(b: &mut Builder, n: &Node) -> Result<Protocols, ConfError> {
     let mut wanted = Protocols { tls12: false, tls13: false };
     for arg in &n.args {
-        match arg.text()? {
-            "TLSv1.2" => wanted.tls12 = true,
-            "TLSv1.3" => wanted.tls13 = true,
-            old @ ("SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1") => {
-                b.warn(&n.at, &format!("\"{old}\" in \"{}\" is not supported and left out", n.name));
+        let word = arg.text()?;
+        match word.to_ascii_lowercase().as_str() {
+            "tlsv1.2" => wanted.tls12 = true,
+            "tlsv1.3" => wanted.tls13 = true,
+            "sslv2" | "sslv3" | "tlsv1" | "tlsv1.1" => {
+                b.warn(&n.at, &format!("\"{word}\" in \"{}\" is not supported and left out", n.name));
             }
             _ => return Err(n.invalid_parameter(arg)),
         }
