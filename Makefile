@@ -26,11 +26,12 @@ stack-down:
 test:
 	scripts/test
 
-## bench: Terrace beside nginx with its Lua module, ratios
+## bench: Terrace beside nginx with its Lua module, L1 beside other caches; ratios
 bench:
 	@scripts/needs bench
 	$(CARGO) build --release -p terrace
 	benches/run --check
+	$(CARGO) bench -p terrace-cache --bench l1
 
 ## build: the release binary, target/release/terrace
 build: needs
