@@ -35,9 +35,11 @@ struct Pattern {
 #[derive(Default)]
 pub struct LocationTree {
     exact: Vec<(Box<[u8]>, LocationIndex)>,
+    /// Those of them that are asked for without their final slash as well.
+    exact_redirects: Vec<(Box<[u8]>, LocationIndex)>,
     prefixes: Vec<Prefix>,
     patterns: Vec<Pattern>,
-    /// Whether any of the prefixes redirects.
+    /// Whether any location redirects.
     redirects: bool,
 }
 
@@ -87,6 +89,10 @@ impl LocationTree {
             Matcher::Exact(text) => {
                 if self.exact.iter().any(|(t, _)| *t == text) {
                     return Err(DuplicateLocation);
+                }
+                if auto_redirect && text.ends_with(b"/") {
+                    self.redirects = true;
+                    self.exact_redirects.push((text.clone(), location));
                 }
                 self.exact.push((text, location));
                 self.exact.sort_by(|a, b| a.0.cmp(&b.0));
@@ -176,13 +182,11 @@ impl LocationTree {
     }
 
     fn redirecting(&self, uri: &[u8]) -> Option<LocationIndex> {
-        let found = self.prefixes.iter().find(|p| {
-            p.auto_redirect
-                && p.text.len() == uri.len() + 1
-                && p.text.ends_with(b"/")
-                && p.text.starts_with(uri)
-        })?;
-        Some(found.location)
+        let is_uri = |text: &[u8]| text.strip_suffix(b"/") == Some(uri);
+        let exact = self.exact_redirects.iter().find(|(text, _)| is_uri(text));
+        exact.map(|(_, location)| *location).or_else(|| {
+            self.prefixes.iter().find(|p| p.auto_redirect && is_uri(&p.text)).map(|p| p.location)
+        })
     }
 }
 

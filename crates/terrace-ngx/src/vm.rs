@@ -1,4 +1,4 @@
-//! The Lua VM of a worker (or, with `lua_code_cache off`, of one request): LuaJIT with the `ngx` table and the
+//! The Lua VM of a worker (or, with `lua_code_cache off`, of one request or subrequest): LuaJIT with the `ngx` table and the
 //! library set up, and the compiled code of the configuration.
 
 use std::cell::{Cell, RefCell};
@@ -55,12 +55,11 @@ impl LuaVm {
         if !main.code_cache_off {
             return LuaVm::of_worker(&r.worker);
         }
-        let owner = r.main().unwrap_or_else(|| Rc::clone(r));
-        if let Some(own) = owner.state::<LuaVm>() {
+        if let Some(own) = r.state::<LuaVm>() {
             return Ok(own);
         }
         let made = LuaVm::new(&r.worker, main)?;
-        owner.put_state(Rc::clone(&made));
+        r.put_state(Rc::clone(&made));
         Ok(made)
     }
 

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use terrace_base::http_date;
 use terrace_base::log::Level;
 use terrace_http::Request;
+use terrace_http::output::Mode;
 use terrace_http1::KnownHeader;
 
 use super::{BAD_CONTEXT, DONE, NO_REQUEST, NOT_FOUND, Text, bytes, functions, give};
+use crate::escape::Escape;
 use crate::host::current;
 use crate::phase::REQUEST;
 
@@ -25,6 +27,8 @@ functions! {
 
 /// The header is out already.
 const SENT: c_int = -2;
+/// The value is none that this field can have.
+const INVALID: c_int = -3;
 
 fn request(f: impl FnOnce(&Request) -> c_int) -> c_int {
     current(|h| if h.is_in(REQUEST) { f(&h.request) } else { BAD_CONTEXT }).unwrap_or(NO_REQUEST)
@@ -87,17 +91,20 @@ extern "C" fn header_set(
             return SENT;
         }
         let h = &r.headers_out;
-        let value = Bytes::copy_from_slice(value);
+        let (name, value) = (Escape::FieldName.apply(name), Bytes::from(Escape::FieldValue.apply(value)));
         if name.eq_ignore_ascii_case(b"content-type") {
             h.content_type.replace(Some(terrace_http::headers_out::clean(value)));
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            h.content_length.set(std::str::from_utf8(&value).ok().and_then(|t| t.trim().parse().ok()));
+            let Some(length) = std::str::from_utf8(&value).ok().and_then(|t| t.trim().parse().ok()) else {
+                return INVALID;
+            };
+            h.content_length.set(Some(length));
         } else if name.eq_ignore_ascii_case(b"last-modified") {
             h.last_modified.set(http_date::parse(&value));
         } else if append != 0 {
-            h.add(Bytes::copy_from_slice(name), value);
+            h.add(name, value);
         } else {
-            h.set(Bytes::copy_from_slice(name), value);
+            h.set(name, value);
         }
         DONE
     })
@@ -209,6 +216,9 @@ fn all_fields(r: &Request) -> Vec<(Vec<u8>, Vec<u8>)> {
     }
     let connection: &[u8] = if r.keep_alive.get() { b"keep-alive" } else { b"close" };
     all.push((b"connection".to_vec(), connection.to_vec()));
+    if r.output.mode() == Mode::Chunked {
+        all.push((b"transfer-encoding".to_vec(), b"chunked".to_vec()));
+    }
     all
 }
 

@@ -148,6 +148,7 @@ extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: us
             return BAD_CONTEXT;
         }
         let target = if uri.first() == Some(&b'@') {
+            let uri = uri.split(|b| *b == b'?').next().unwrap_or(uri);
             if !args.is_empty() {
                 let (args, uri) = (String::from_utf8_lossy(args), String::from_utf8_lossy(uri));
                 h.request.log(

@@ -57,8 +57,10 @@ pub fn note_limit(r: &Request, max: c_int) {
 extern "C" fn headers(max: c_int, raw: c_int, out: *mut Pairs) -> c_int {
     request(|r| {
         let max = usize::try_from(max).ok().filter(|m| *m > 0).unwrap_or(usize::MAX);
+        let mut count = 0;
         let fill = |list: &mut super::pairs::PairList| {
             r.headers_in.for_each(|name, value, _| {
+                count += 1;
                 if list.len() >= max {
                     list.truncated = true;
                     return;
@@ -80,7 +82,7 @@ extern "C" fn headers(max: c_int, raw: c_int, out: *mut Pairs) -> c_int {
         };
         // SAFETY: Lua passes a list of its own.
         if unsafe { give_pairs(out, fill) } {
-            r.log(Level::Debug, format_args!("lua exceeding request header limit {max}"));
+            r.log(Level::Debug, format_args!("lua exceeding request header limit {count} > {max}"));
         }
         DONE
     })
@@ -124,8 +126,15 @@ pub fn put_header(r: &Request, name: &[u8], value: &[u8], append: bool) {
         r.headers_in.set(name, value);
     }
     if name.eq_ignore_ascii_case(b"host") {
-        r.set_host(value);
+        r.set_host(&host_name(value));
     }
+}
+
+/// The host of a `Host` field as `$host` has it: in lower case, without the port.
+fn host_name(field: &[u8]) -> Vec<u8> {
+    let from = if field.first() == Some(&b'[') { memchr::memchr(b']', field).unwrap_or(0) } else { 0 };
+    let end = field.iter().skip(from).position(|b| *b == b':').map_or(field.len(), |at| from + at);
+    field.iter().take(end).map(u8::to_ascii_lowercase).collect()
 }
 
 extern "C" fn clear_header(name: *const u8, len: usize) -> c_int {

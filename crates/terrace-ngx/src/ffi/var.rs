@@ -43,7 +43,8 @@ extern "C" fn var_get(name: *const u8, len: usize, out: *mut Text) -> c_int {
 
 extern "C" fn var_capture(n: c_int, out: *mut Text) -> c_int {
     current(|h| {
-        let Ok(n) = usize::try_from(n) else { return NOT_FOUND };
+        // As in nginx, `$0` is no variable.
+        let Some(n) = usize::try_from(n).ok().filter(|n| *n > 0) else { return NOT_FOUND };
         let captures = h.request.captures().borrow();
         let Some(text) = captures.group(n) else { return NOT_FOUND };
         // SAFETY: Lua passes a text of its own.

@@ -43,6 +43,14 @@ local function check(code, level)
     end
 end
 
+local function put(key, value, append, level)
+    local code = native.header_set(key, #key, value, #value, append)
+    if code == -3 then
+        error("failed to set header " .. key .. " (error: " .. ngx.ERROR .. ")", level + 2)
+    end
+    check(code, level + 1)
+end
+
 local function assign(key, value, level)
     local t = type(value)
     if t == "nil" then
@@ -50,12 +58,10 @@ local function assign(key, value, level)
     elseif t == "table" then
         check(native.header_clear(key, #key), level)
         for i = 1, #value do
-            local one = tostring(value[i])
-            check(native.header_set(key, #key, one, #one, 1), level)
+            put(key, tostring(value[i]), 1, level)
         end
     else
-        value = tostring(value)
-        check(native.header_set(key, #key, value, #value, 0), level)
+        put(key, tostring(value), 0, level)
     end
 end
 
@@ -110,10 +116,12 @@ function ngx.resp.get_headers(max, raw)
             headers[key] = { old, value }
         end
         n = n + 1
-        if max > 0 and n >= max then
+        code = native.header_at(n, text, text + 1)
+        if max > 0 and n >= max and code == 0 then
+            local line = "lua exceeding response header limit " .. n + 1 .. " > " .. max
+            native.log(ngx.DEBUG, line, #line)
             return raw and headers or setmetatable(headers, lower_keys), "truncated"
         end
-        code = native.header_at(n, text, text + 1)
     end
     return raw and headers or setmetatable(headers, lower_keys)
 end
@@ -123,8 +131,7 @@ function ngx.resp.add_header(key, value)
     key = field_name(key)
     local values = type(value) == "table" and value or { value }
     for i = 1, #values do
-        local one = tostring(values[i])
-        check(native.header_set(key, #key, one, #one, 1), 1)
+        put(key, tostring(values[i]), 1, 1)
     end
 end
 

@@ -62,12 +62,12 @@ function ngx.exit(code)
             code = 200
         end
         return leave(code)
-    elseif phase == HEADER_FILTER or phase == BALANCER then
+    elseif phase == BALANCER then
         if code >= 200 then
             native.set_status(code)
         end
         return leave(code)
-    elseif phase == TIMER or band(phase, HANDSHAKE) ~= 0 then
+    elseif phase == TIMER or phase == HEADER_FILTER or band(phase, HANDSHAKE) ~= 0 then
         return leave(code)
     end
     refuse(base.BAD_CONTEXT)
@@ -96,6 +96,9 @@ function ngx.exec(uri, args, ...)
     end
     if uri == "" then
         error("The uri argument is empty", 2)
+    end
+    if band(native.phase(), RESPONDING) == 0 then
+        refuse(base.BAD_CONTEXT)
     end
     if native.headers_sent() == 1 then
         error("attempt to call ngx.exec after sending out response headers", 2)
@@ -127,17 +130,16 @@ function ngx.redirect(uri, status, ...)
         error("only ngx.HTTP_MOVED_TEMPORARILY, ngx.HTTP_MOVED_PERMANENTLY, ngx.HTTP_PERMANENT_REDIRECT, "
             .. "ngx.HTTP_SEE_OTHER, and ngx.HTTP_TEMPORARY_REDIRECT are allowed", 2)
     end
-    local sent = native.headers_sent()
-    if sent == 1 then
-        error("attempt to call ngx.redirect after sending out the headers", 2)
-    end
     if band(native.phase(), RESPONDING) == 0 then
         refuse(base.BAD_CONTEXT)
+    end
+    if native.headers_sent() == 1 then
+        error("attempt to call ngx.redirect after sending out the headers", 2)
     end
     uri = tostring(uri)
     local unsafe = uri:match("[%c]")
     if unsafe then
-        error(("unsafe byte \"0x%02x\" in redirect uri \"%s\""):format(unsafe:byte(), (uri:gsub("[%c]", escaped))), 2)
+        error(("unsafe byte \"0x%02x\" in redirect uri \"%s\""):format(unsafe:byte(), (uri:gsub('[%c"\\]', escaped))), 2)
     end
     native.header_set("Location", 8, uri, #uri, 0)
     return leave(status)
