@@ -79,6 +79,19 @@ pub fn iso8601() -> Iso8601 {
     with_local(|cache| cache.iso8601.get())
 }
 
+/// The present second as syslog writes it, `Nov 21 07:38:00`, in local time; not cached.
+pub(crate) fn syslog_time() -> [u8; 15] {
+    let (civil, _) = local_civil(unix_ms() / 1000);
+    let mut out = *b"Jan 00 00:00:00";
+    out[0..3].copy_from_slice(MONTHS[civil.month as usize - 1]);
+    put_digits(&mut out[4..6], civil.day);
+    if out[4] == b'0' {
+        out[4] = b' ';
+    }
+    put_time(&mut out[7..15], civil);
+    out
+}
+
 /// The second `seconds` since the epoch as the error log writes it, in local time; not cached.
 pub(crate) fn format_log_time(seconds: u64) -> LogTime {
     let (civil, _) = local_civil(seconds);

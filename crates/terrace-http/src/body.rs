@@ -381,7 +381,7 @@ impl BodyWriter {
         let Some(directory) = &self.directory else { return Ok(()) };
         std::fs::create_dir_all(directory)?;
         let number = FILES.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{}-{number:010}", std::process::id()));
+        let path = directory.join(format!("{}{number:010}", std::process::id()));
         let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let mut len = 0;
         if let Stored::Memory(m) = std::mem::take(&mut self.stored) {

@@ -46,7 +46,7 @@ async fn run_from(r: &Rc<Request>, mut refused: Option<u16>) {
             Some(status) => End::Status(status),
             None => phases(r).await,
         };
-        match ended {
+        match r.take_replacement().map_or(ended, End::Status) {
             End::Done => break,
             End::Status(s) => {
                 if matches!(s, status::CLOSE | status::CLIENT_CLOSED | status::REQUEST_TIMEOUT) {

@@ -184,9 +184,9 @@ impl LocationTree {
     fn redirecting(&self, uri: &[u8]) -> Option<LocationIndex> {
         let is_uri = |text: &[u8]| text.strip_suffix(b"/") == Some(uri);
         let exact = self.exact_redirects.iter().find(|(text, _)| is_uri(text));
-        exact.map(|(_, location)| *location).or_else(|| {
-            self.prefixes.iter().find(|p| p.auto_redirect && is_uri(&p.text)).map(|p| p.location)
-        })
+        exact
+            .map(|(_, location)| *location)
+            .or_else(|| self.prefixes.iter().find(|p| p.auto_redirect && is_uri(&p.text)).map(|p| p.location))
     }
 }
 

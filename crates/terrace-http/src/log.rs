@@ -1,11 +1,38 @@
 //! The error log of a request: nginx's line with client, server, request line, upstream and host.
 
 use std::fmt::{self, Write};
+use std::rc::Rc;
 
 use terrace_base::log::Level;
 
 use crate::Request;
 use crate::tls::Handshake;
+
+/// State of a request that no client made: what the error log says of the client whose request led to it.
+#[derive(Debug, Clone)]
+pub struct Origin(Rc<str>);
+
+impl Origin {
+    /// Of what runs for `r` later.
+    pub fn of(r: &Request) -> Option<Origin> {
+        if let Some(origin) = r.state::<Origin>() {
+            return Some((*origin).clone());
+        }
+        let client = r.client.as_ref()?;
+        let mut text = String::with_capacity(64);
+        append_client(r, &mut text);
+        let _ = write!(text, ", server: {}", client.listen().address);
+        Some(Origin(text.into()))
+    }
+}
+
+fn append_client(r: &Request, text: &mut String) {
+    text.push_str(", client: ");
+    match r.peer_ip() {
+        Some(ip) => _ = write!(text, "{ip}"),
+        None => text.push_str("unix:"),
+    }
+}
 
 impl Request {
     /// Whether a message of this level would be written.
@@ -37,11 +64,7 @@ impl Request {
                 handshake.append_context(text);
                 return;
             }
-            text.push_str(", client: ");
-            match self.peer_ip() {
-                Some(ip) => _ = write!(text, "{ip}"),
-                None => text.push_str("unix:"),
-            }
+            append_client(self, text);
             let _ = write!(text, ", server: {}", self.server().core.name());
             let main = self.main();
             let line = main.as_deref().unwrap_or(self).line();
@@ -67,6 +90,9 @@ impl Request {
             let _ = client;
         } else {
             text.push_str(", context: ngx.timer");
+            if let Some(origin) = self.state::<Origin>() {
+                text.push_str(&origin.0);
+            }
         }
     }
 }

@@ -51,6 +51,9 @@ pub struct Output {
     finished: Cell<bool>,
     aborted: Cell<bool>,
     taken_over: Cell<bool>,
+    /// The status of the response that a header filter wants instead; 0 for none.
+    replacement: Cell<u16>,
+    is_replaced: Cell<bool>,
     held: RefCell<Vec<u8>>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
@@ -65,6 +68,8 @@ impl Default for Output {
             finished: Cell::default(),
             aborted: Cell::default(),
             taken_over: Cell::default(),
+            replacement: Cell::default(),
+            is_replaced: Cell::default(),
             held: RefCell::default(),
             body_bytes: Cell::default(),
             head_bytes: Cell::default(),
@@ -108,6 +113,11 @@ impl Output {
         self.held.take()
     }
 
+    /// Lets header filters replace the response once more: the request goes on elsewhere.
+    pub(crate) fn allow_replacement(&self) {
+        self.is_replaced.set(false);
+    }
+
     /// How the body is framed.
     pub fn mode(&self) -> Mode {
         self.mode.get()
@@ -136,12 +146,17 @@ impl Request {
                 return Step::wait(async move {
                     first.await;
                     let mut next = i + 1;
-                    while let Some(filter) = r.location().header_filters.get(next) {
+                    while let Some(filter) = r.location().header_filters.get(next)
+                        && r.output.replacement.get() == 0
+                    {
                         filter.filter(&r).get().await;
                         next += 1;
                     }
                     r.start();
                 });
+            }
+            if self.output.replacement.get() != 0 {
+                break;
             }
         }
         self.start();
@@ -153,6 +168,11 @@ impl Request {
         if self.output.aborted.get() {
             // A filter gave up: there is no response.
             self.output.mode.set(Mode::Nowhere);
+            return;
+        }
+        if self.output.replacement.get() != 0 {
+            self.output.mode.set(Mode::Nowhere);
+            self.output.finished.set(true);
             return;
         }
         let out = &self.headers_out;
@@ -232,6 +252,31 @@ impl Request {
         self.output.finished.set(true);
     }
 
+    /// From a header filter: drops the response that is about to begin, for the one of `status` (with its `error_page`).
+    /// False when the response is such a one already.
+    pub fn replace_response(&self, status: u16) -> bool {
+        let may = !self.output.is_replaced.replace(true);
+        if may {
+            self.output.replacement.set(status);
+        }
+        may
+    }
+
+    /// The status that [`Request::replace_response`] was given; the output is then as if nothing had begun.
+    pub(crate) fn take_replacement(&self) -> Option<u16> {
+        let status = self.output.replacement.take();
+        if status == 0 {
+            return None;
+        }
+        let output = &self.output;
+        output.mode.set(Mode::Unstarted);
+        output.starting.set(false);
+        output.finished.set(false);
+        output.body_bytes.set(0);
+        self.headers_out.clear();
+        Some(status)
+    }
+
     /// Leaves the connection to the caller, who writes to it past this response: nothing more of the response is sent,
     /// and the connection is closed after the request.
     pub fn take_over(&self) {
@@ -300,6 +345,9 @@ impl Request {
         self.frame(&chunk.data, &[]);
         if chunk.last {
             self.end_body();
+        }
+        if self.output.replacement.get() != 0 {
+            return Step::Ready(false);
         }
         let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) else {
             return Step::Ready(true);

@@ -591,6 +591,7 @@ impl Request {
 
     fn begin_redirect(&self, entry: Entry) {
         self.internal.set(true);
+        self.output.allow_replacement();
         self.uri_changed.set(false);
         self.redirects.set(self.redirects.get().saturating_add(1));
         self.state.borrow_mut().clear();

@@ -38,11 +38,7 @@ impl HeaderFilter for Filter {
                 r.header_only.set(true);
             }
             Verdict::Failed => {
-                // The body is under way already; the client gets none.
-                h.clear_body_fields();
-                h.status.set(412);
-                h.content_length.set(Some(0));
-                r.header_only.set(true);
+                r.replace_response(412);
             }
         }
         Step::Ready(())

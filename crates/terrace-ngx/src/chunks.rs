@@ -36,6 +36,11 @@ impl Code {
         Code { id: next_id(b), source: Source::Inline(text), chunk_name }
     }
 
+    /// Whether it is in a file of its own.
+    pub fn is_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
     /// Of `x_by_lua_file path`.
     pub fn file(b: &mut Builder, node: &Node) -> Result<Code, ConfError> {
         let path = Value::compile(b, node.arg(0)?)?;

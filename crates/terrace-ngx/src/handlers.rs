@@ -22,6 +22,8 @@ use crate::yielding::abort::OnAbort;
 
 /// `ngx.OK`
 const OK: i32 = 0;
+/// `ngx.ERROR`
+const ERROR: i32 = -1;
 /// `ngx.DECLINED`
 const DECLINED: i32 = -5;
 
@@ -253,13 +255,15 @@ impl HeaderFilter for HeaderCode {
         let request = Rc::clone(r);
         run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(move |ended| {
             log_failure(&request, "failed to run header_filter_by_lua*", &ended);
-            if matches!(ended, Err(_) | Ok(Ended { finish: Finish::Error(_), .. })) {
+            let status = match &ended {
                 // The header may be half changed: better an error than a wrong page.
-                let h = &request.headers_out;
-                h.clear();
-                h.status.set(status::INTERNAL);
-                h.content_length.set(Some(0));
-                request.keep_alive.set(false);
+                Err(_) | Ok(Ended { finish: Finish::Error(_), .. }) => status::INTERNAL,
+                Ok(Ended { finish: Finish::Exit(ERROR), .. }) => return request.abort(),
+                Ok(Ended { finish: Finish::Exit(code), .. }) => u16::try_from(*code).unwrap_or(0),
+                Ok(_) => 0,
+            };
+            if status >= 200 {
+                request.replace_response(status);
             }
         })
     }
@@ -285,9 +289,13 @@ impl BodyFilter for BodyCode {
         let Chunk { data, last, flush } = chunk;
         host.body.replace(BodyArg { data, last });
         let request = Rc::clone(r);
-        Execution::new(&compiled, &[], host).run().map(move |ended| {
+        Execution::new(&compiled, &[], host).run().map(move |mut ended| {
             if let Finish::Error(e) = &ended.finish {
                 log_run_error(&request, "failed to run body_filter_by_lua*", e);
+                return cut(&request);
+            }
+            if matches!(ended.take_returned().first(), Some(Value::Number(code)) if *code == f64::from(ERROR))
+            {
                 return cut(&request);
             }
             let BodyArg { data, last } = ended.take_body();

@@ -175,7 +175,7 @@ impl ResponseStart {
         if r.output.is_started() {
             return;
         }
-        if self.use_default_type {
+        if self.use_default_type && r.headers_out.status.get() != 304 {
             r.set_default_type();
         }
         if !self.http10_buffering {

@@ -141,6 +141,7 @@ struct Made {
 impl Made {
     fn new(main: &LuaMain) -> Result<Made, LuaError> {
         let opened = vm::open(main, None)?;
+        crate::ffi::worker::set_prefix(main.prefix.clone());
         let runner = opened.vm.load("=ngx.run_worker_thread", RUNNER)?;
         Ok(Made { runner, opened })
     }

@@ -23,6 +23,9 @@ pub struct Attempt {
     pub(crate) send_timeout_ms: Cell<Option<u64>>,
     pub(crate) read_timeout_ms: Cell<Option<u64>>,
     pub(crate) more_tries: Cell<u32>,
+    /// How many more there may be (`proxy_next_upstream_tries`).
+    pub(crate) more_tries_max: Cell<u32>,
+    pub(crate) recreates: Cell<bool>,
     pub(crate) last_failure: Cell<Option<LastFailure>>,
 }
 
@@ -69,9 +72,17 @@ impl Attempt {
         }
     }
 
-    /// Allows this many more attempts after the present one, on top of those the upstream allows.
-    pub fn set_more_tries(&self, count: u32) {
-        self.more_tries.set(count);
+    /// Allows this many more attempts after the present one, on top of those the upstream allows. False when the limit
+    /// on attempts allows fewer, which then are what counts.
+    pub fn set_more_tries(&self, count: u32) -> bool {
+        let max = self.more_tries_max.get();
+        self.more_tries.set(count.min(max));
+        count <= max
+    }
+
+    /// Has the request that is sent upstream made anew, from the fields and the body as they are now.
+    pub fn recreate_request(&self) {
+        self.recreates.set(true);
     }
 
     /// How the attempt before ended; `None` in the first.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use terrace_base::log::Level;
 use terrace_conf::ConfError;
 use terrace_http::persistent::Persistent;
 
@@ -92,8 +93,8 @@ fn check(source: &Source) -> Result<Loaded, ConfError> {
 
 /// Warnings are for who starts the server, not for those who watch its log.
 fn warn(loaded: &Loaded) {
-    for warning in &loaded.warnings {
-        eprintln!("terrace: [warn] {warning}");
+    for (level, warning) in &loaded.warnings {
+        eprintln!("terrace: [{}] {warning}", (*level).min(Level::Warn).name());
     }
 }
 

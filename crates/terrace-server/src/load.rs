@@ -31,8 +31,8 @@ pub struct Loaded {
     pub generation: Arc<Generation>,
     /// The main level's settings.
     pub main: Arc<MainConf>,
-    /// What is odd about it.
-    pub warnings: Vec<String>,
+    /// What is odd about it, and how grave that is.
+    pub warnings: Vec<(Level, String)>,
     /// Its files, for `-T`.
     pub tree: Tree,
 }

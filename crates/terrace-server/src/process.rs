@@ -236,8 +236,8 @@ impl Server {
     /// Starts the workers of a generation whose sockets are bound and waits until all are ready. When one fails,
     /// all end.
     async fn start_workers(&self, loaded: &Loaded) -> Result<Running, StartError> {
-        for warning in &loaded.warnings {
-            self.log.print(Level::Warn, None, format_args!("{warning}"));
+        for (level, warning) in &loaded.warnings {
+            self.log.print(*level, None, format_args!("{warning}"));
         }
         let count = loaded.main.workers();
         let generation = &loaded.generation;

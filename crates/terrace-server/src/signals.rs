@@ -52,12 +52,19 @@ impl Command {
 /// The process's signals, from now on caught.
 pub struct Signals([Signal; SIGNALS.len()]);
 
+/// Signals whose default would end the process, and that mean nothing to it: caught and forgotten, as nginx does.
+const MEANINGLESS: [SignalKind; 2] = [SignalKind::alarm(), SignalKind::io()];
+
 impl Signals {
     /// Catches them. Needs a runtime.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn new() -> io::Result<Signals> {
+        for kind in MEANINGLESS {
+            // The handler stays when the stream of its signals is dropped.
+            drop(signal(kind)?);
+        }
         let catch = |i: usize| signal(SignalKind::from_raw(SIGNALS[i].0));
         Ok(Signals([catch(0)?, catch(1)?, catch(2)?, catch(3)?, catch(4)?, catch(5)?, catch(6)?]))
     }

@@ -15,6 +15,8 @@ use std::sync::{Arc, Weak};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use super::{Level, Syslog};
+
 /// How many distinct log files may be open at a time in one process.
 pub const LOG_FILES_MAX: usize = 4096;
 
@@ -43,6 +45,7 @@ pub struct ReopenError {
 enum Target {
     Stderr,
     File(Arc<Shared>),
+    Syslog(Arc<Syslog>),
 }
 
 #[derive(Debug)]
@@ -58,6 +61,12 @@ impl LogFile {
     #[must_use]
     pub fn stderr() -> LogFile {
         LogFile(Target::Stderr)
+    }
+
+    /// A syslog server. There is nothing to reopen.
+    #[must_use]
+    pub fn syslog(server: Arc<Syslog>) -> LogFile {
+        LogFile(Target::Syslog(server))
     }
 
     /// Opens `path` for appending, creating it with mode 0644, or joins the handle that is open for the same path.
@@ -88,11 +97,11 @@ impl LogFile {
         Ok(LogFile(Target::File(shared)))
     }
 
-    /// The path this was opened with, `None` for standard error.
+    /// The path this was opened with, `None` for what is no file.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
-            Target::Stderr => None,
+            Target::Stderr | Target::Syslog(_) => None,
             Target::File(shared) => Some(&shared.path),
         }
     }
@@ -102,7 +111,17 @@ impl LogFile {
     /// # Errors
     /// The write's error; it has also been counted in [`lost_writes`], as has a short write, which is no error.
     pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.append_at(None, bytes)
+    }
+
+    /// As [`LogFile::append`], for a line of an error log, whose level a syslog server is told.
+    pub(super) fn append_at(&self, level: Option<Level>, bytes: &[u8]) -> io::Result<()> {
         let written = match &self.0 {
+            Target::Syslog(server) => {
+                return server.send(level, bytes).inspect_err(|_| {
+                    LOST_WRITES.fetch_add(1, Ordering::Relaxed);
+                });
+            }
             Target::Stderr => write_once(|| nix::unistd::write(io::stderr(), bytes)),
             Target::File(shared) => {
                 shared.with_current(|file| write_once(|| nix::unistd::write(file, bytes)))

@@ -6,6 +6,7 @@
 
 mod buffered;
 mod file;
+mod syslog;
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use buffered::BufferedLog;
 pub use file::{LOG_FILES_MAX, LogFile, ReopenError, lost_writes, reopen_all};
+pub use syslog::Syslog;
 
 use crate::clock;
 
@@ -170,7 +172,7 @@ impl ErrorLog {
         line.push(b'\n');
         for sink in self.sinks.iter().filter(|sink| level <= sink.level) {
             // A failure is counted where it happens; there is no better place to report it.
-            let _ = sink.file.append(&line);
+            let _ = sink.file.append_at(Some(level), &line);
         }
     }
 }
@@ -187,7 +189,8 @@ fn start_line(level: Level, connection: Option<u64>, message_len: usize) -> Vec<
     line.extend_from_slice(&current_log_time());
     let (process, thread) = process_and_thread();
     let mut bounded = Bounded { room: PREFIX_BYTES, line };
-    let name = level.name();
+    // As nginx, which has no word for lines that are written in any case.
+    let name = if level == Level::Stderr { "" } else { level.name() };
     let _ = match connection {
         Some(number) => write!(bounded, " [{name}] {process}#{thread}: *{number} "),
         None => write!(bounded, " [{name}] {process}#{thread}: "),

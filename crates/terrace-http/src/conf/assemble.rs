@@ -20,7 +20,7 @@ use crate::tls::SslConf;
 type Built = Vec<Option<Location>>;
 
 /// Turns everything that was read into a generation.
-pub(super) fn assemble(mut b: Builder, number: u64) -> Result<(Generation, Vec<String>), ConfError> {
+pub(super) fn assemble(mut b: Builder, number: u64) -> Result<(Generation, Vec<(Level, String)>), ConfError> {
     let mut main = b.drafts.pop().unwrap_or_else(|| unreachable!("the main draft is never left"));
     let log = main.slots.of::<ErrorLogConf>().open_main(&b)?;
     let mut built: Built = Vec::new();

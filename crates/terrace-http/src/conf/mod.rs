@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use terrace_base::log::Level;
 use terrace_conf::{ConfError, Contexts, Node, Position, Registry};
 use terrace_regex::{Options, Regex};
 
@@ -81,7 +82,7 @@ pub struct Builder {
     locations: u32,
     state: FxHashMap<TypeId, Box<dyn Any>>,
     shared: Vec<Arc<dyn Any + Send + Sync>>,
-    warnings: Vec<String>,
+    warnings: Vec<(Level, String)>,
 }
 
 impl Builder {
@@ -120,10 +121,15 @@ impl Builder {
     }
 
     /// Reads all directives and builds the generation.
-    pub fn build(mut self, nodes: &[Node], number: u64) -> Result<(Generation, Vec<String>), ConfError> {
+    pub fn build(
+        mut self,
+        nodes: &[Node],
+        number: u64,
+    ) -> Result<(Generation, Vec<(Level, String)>), ConfError> {
         let registry = Arc::clone(&self.registry);
         registry.apply(&mut self, Contexts::MAIN, nodes)?;
-        registry.take_warnings(&mut |w| self.warnings.push(w));
+        // What tunes something else than Terrace is no matter of concern for those who watch a running server's log.
+        registry.take_warnings(&mut |w| self.warnings.push((Level::Notice, w)));
         assemble::assemble(self, number)
     }
 
@@ -149,7 +155,12 @@ impl Builder {
 
     /// Says something that is no error.
     pub fn warn(&mut self, at: &Position, message: &str) {
-        self.warnings.push(format!("{message} in {at}"));
+        self.remark(Level::Warn, at, message);
+    }
+
+    /// Says something of this level.
+    pub fn remark(&mut self, level: Level, at: &Position, message: &str) {
+        self.warnings.push((level, format!("{message} in {at}")));
     }
 
     /// A path of the configuration: relative ones start at the prefix.

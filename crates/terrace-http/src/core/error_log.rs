@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use terrace_base::log::{ErrorLog, Level, LogFile, Sink};
+use terrace_base::log::{ErrorLog, Level, LogFile, Sink, Syslog};
 use terrace_conf::{ConfError, Node, Position};
 
 use crate::Builder;
@@ -11,9 +11,16 @@ use crate::conf::slots::{Merge, MergeContext};
 
 #[derive(Debug, Clone)]
 struct Row {
-    path: Option<PathBuf>,
+    to: To,
     level: Level,
     at: Position,
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    Stderr,
+    File(PathBuf),
+    Syslog(Arc<Syslog>),
 }
 
 /// The error logs of a block; a block that has any does not inherit.
@@ -40,9 +47,9 @@ impl ErrorLogConf {
     pub(crate) fn open_main(&mut self, b: &Builder) -> Result<Arc<ErrorLog>, ConfError> {
         if self.rows.is_empty() {
             let path = b.error_log_override().unwrap_or_else(|| b.full_path(DEFAULT_PATH));
-            let path = (path.as_os_str() != "stderr").then_some(path);
+            let to = if path.as_os_str() == "stderr" { To::Stderr } else { To::File(path) };
             let at = Position { file: "default".into(), line: 0 };
-            self.rows.push(Row { path, level: Level::Error, at });
+            self.rows.push(Row { to, level: Level::Error, at });
         }
         self.open(b)
     }
@@ -54,9 +61,10 @@ impl ErrorLogConf {
         }
         let mut sinks = Vec::new();
         for row in &self.rows {
-            let file = match &row.path {
-                None => LogFile::stderr(),
-                Some(path) => LogFile::open(path).map_err(|e| {
+            let file = match &row.to {
+                To::Stderr => LogFile::stderr(),
+                To::Syslog(server) => LogFile::syslog(Arc::clone(server)),
+                To::File(path) => LogFile::open(path).map_err(|e| {
                     let os = terrace_base::OsError(&e);
                     ConfError::at(&row.at, format!("open() \"{}\" failed {os}", path.display()))
                 })?,
@@ -77,13 +85,16 @@ pub fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
             Level::parse(&arg.value).ok_or_else(|| arg.error(format!("invalid log level \"{arg}\"")))?
         }
     };
-    let path = match node.text(0)? {
-        "stderr" => None,
-        other if other.starts_with("syslog:") || other.starts_with("memory:") => {
+    let to = match node.text(0)? {
+        "stderr" => To::Stderr,
+        other if other.starts_with("syslog:") => {
+            To::Syslog(Arc::new(Syslog::parse(other).map_err(|e| node.error(e))?))
+        }
+        other if other.starts_with("memory:") => {
             return Err(node.error(format!("error_log to \"{other}\" is known but not carried out yet")));
         }
-        other => Some(b.full_path(other)),
+        other => To::File(b.full_path(other)),
     };
-    b.conf::<ErrorLogConf>().rows.push(Row { path, level, at: node.at.clone() });
+    b.conf::<ErrorLogConf>().rows.push(Row { to, level, at: node.at.clone() });
     Ok(())
 }

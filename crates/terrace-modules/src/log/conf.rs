@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use terrace_base::OsError;
-use terrace_base::log::LogFile;
+use terrace_base::log::{LogFile, Syslog};
 use terrace_base::units;
 use terrace_conf::{Arg, Arity, ConfError, Contexts, Directive, Node, Position};
 use terrace_http::conf::table::{HSLI, simple};
@@ -49,6 +49,7 @@ struct Row {
 enum Path {
     Fixed(PathBuf),
     Computed(Value),
+    Server(LogFile),
 }
 
 impl Merge for Conf {
@@ -145,13 +146,16 @@ fn access_log(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
         b.conf::<Conf>().off = true;
         return Ok(());
     }
-    if target.value.starts_with(b"syslog:") {
-        return Err(node.error(format!("access_log to \"{target}\" is known but not carried out yet")));
-    }
     let name = node.args.get(1).map_or(&b"combined"[..], |a| &a.value);
     let format = find_format(b, node, name)?;
     let params = parameters(b, node)?;
-    let path = if target.value.contains(&b'$') {
+    let path = if target.value.starts_with(b"syslog:") {
+        if params.buffer.is_some() {
+            return Err(node.error("parameter \"buffer\" is not supported by syslog"));
+        }
+        let server = Syslog::parse(target.text()?).map_err(|e| node.error(e))?;
+        Path::Server(LogFile::syslog(Arc::new(server)))
+    } else if target.value.contains(&b'$') {
         if params.buffer.is_some() {
             return Err(node.error("buffered logs cannot have variables in name"));
         }
@@ -232,6 +236,7 @@ pub(super) fn resolve(b: &mut Builder, location: &mut LocationBuilder) -> Result
         .map(|row| {
             let to = match row.path {
                 Path::Computed(path) => Destination::Computed(path),
+                Path::Server(server) => Destination::File(server),
                 Path::Fixed(path) => open(b, path, &row.at)?,
             };
             Ok(Log { format: row.format, to, condition: row.condition })

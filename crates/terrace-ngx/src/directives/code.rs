@@ -42,7 +42,7 @@ impl Module for Lua {
         let (header, body, log) = (codes.header_filter.clone(), codes.body_filter.clone(), codes.log.clone());
         let main = b.state::<LuaMain>();
         let at = [
-            (Phase::ServerRewrite, server_rewrite, None),
+            (Phase::ServerRewrite, server_rewrite, Some(true)),
             (Phase::Rewrite, rewrite, main.rewrite_first),
             (Phase::Access, access, main.access_first),
             (Phase::Precontent, precontent, main.precontent_first),
@@ -89,8 +89,11 @@ impl Module for Lua {
         let worker = Rc::clone(worker);
         Some(Box::pin(async move {
             crate::ffi::errlog::capture(&worker);
-            LuaVm::of_worker(&worker)
-                .map_err(|e| format!("init_by_lua error: {}\n{}", e.message, e.traceback))?;
+            LuaVm::of_worker(&worker).map_err(|e| {
+                let is_file = main.init.as_ref().is_some_and(Code::is_file);
+                let name = if is_file { "init_by_lua_file" } else { "init_by_lua" };
+                format!("{name} error: {}\n{}", e.message, e.traceback)
+            })?;
             match main.init_worker.clone() {
                 Some(code) => handlers::worker_code(worker, code, LuaPhase::InitWorker).await,
                 None => Ok(()),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use terrace_base::log::Level;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
 use terrace_http::conf::table::simple;
 use terrace_http::tls::values::{ciphers, file, protocols};
@@ -40,6 +41,14 @@ fn time_ms(n: &Node) -> Result<u64, ConfError> {
     n.time_ms(0)
 }
 
+fn set_code_cache(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    if !n.flag(0)? {
+        b.state::<LuaMain>().code_cache_off = true;
+        b.remark(Level::Alert, &n.at, "lua_code_cache is off; this will hurt performance");
+    }
+    Ok(())
+}
+
 /// Directives that only tune what Terrace does otherwise; taken without effect.
 fn tuned(_: &mut Builder, _: &Node) -> Result<(), ConfError> {
     Ok(())
@@ -56,7 +65,7 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
     vec![
         simple("lua_package_path", HTTP, Exactly(1), ";;", "Where require finds Lua modules; ;; is the default path.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaMain>().package_path, t) }),
         simple("lua_package_cpath", HTTP, Exactly(1), ";;", "Where require finds C modules.", |b, n| { let t = prefixed(b, n)?; n.set_once(&mut b.state::<LuaMain>().package_cpath, t) }),
-        simple("lua_code_cache", hsli, Flag, "on", "Whether Lua code is kept between requests; off is for development.", |b, n| { b.state::<LuaMain>().code_cache_off |= !n.flag(0)?; Ok(()) }),
+        simple("lua_code_cache", hsli, Flag, "on", "Whether Lua code is kept between requests; off is for development.", set_code_cache),
         simple("lua_shared_dict", HTTP, Exactly(2), "", "A dictionary of this name and size that all workers share.", set_dict),
         simple("set_by_lua", set, AtLeast(2), "", "Sets a variable to what Lua code returns.", set_by_lua),
         Directive { shape: Shape::Raw, ..simple("set_by_lua_block", set, Exactly(1), "", "Sets a variable to what Lua code returns.", set_by_lua_block) },

@@ -11,9 +11,13 @@ use super::{BAD_CONTEXT, DONE, NO_REQUEST, Text, bytes, fail, functions};
 use crate::host::current;
 use crate::phase::LuaPhase;
 
+/// Fewer tries are allowed than were asked for.
+const REDUCED: c_int = 1;
+
 functions! {
     "int (*balancer_set_peer)(const char *, size_t, int, terrace_text *)" => set_peer,
     "int (*balancer_set_more_tries)(int)" => set_more_tries,
+    "int (*balancer_recreate)(void)" => recreate,
     "int (*balancer_set_timeouts)(double, double, double)" => set_timeouts,
     "int (*balancer_last_failure)(int *)" => last_failure,
 }
@@ -74,8 +78,12 @@ fn parse(text: &[u8], port: c_int) -> Result<Address, &'static str> {
 }
 
 extern "C" fn set_more_tries(count: c_int) -> c_int {
+    attempt(|a| if a.set_more_tries(u32::try_from(count).unwrap_or(0)) { DONE } else { REDUCED })
+}
+
+extern "C" fn recreate() -> c_int {
     attempt(|a| {
-        a.set_more_tries(u32::try_from(count).unwrap_or(0));
+        a.recreate_request();
         DONE
     })
 }

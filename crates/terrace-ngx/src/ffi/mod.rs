@@ -25,7 +25,7 @@ pub mod ssl;
 mod time;
 mod upstream;
 mod var;
-mod worker;
+pub mod worker;
 mod zlib;
 
 use std::cell::RefCell;

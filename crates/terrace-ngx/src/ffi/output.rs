@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::smallvec;
 use terrace_base::log::Level;
+use terrace_http::output::Mode;
 use terrace_http::subrequest::parse_uri;
 use terrace_http::{Chunk, Request, Step};
 use terrace_lua::{Value, Values, pending};
@@ -31,6 +32,10 @@ pub const CLIENT_GONE: c_int = -3;
 pub const TAKEN_OVER: c_int = -4;
 /// The request is for the header alone.
 pub const HEADER_ONLY: c_int = -5;
+/// There is nothing to flush.
+const NOTHING: c_int = -6;
+/// The response is held back for its length.
+const BUFFERING: c_int = -7;
 /// The URI leads out of the root.
 const UNSAFE_URI: c_int = -2;
 
@@ -100,8 +105,14 @@ extern "C" fn flush(wait: c_int) -> c_int {
         if r.output.is_finished() {
             return over(r);
         }
+        if !r.output.is_started() {
+            return NOTHING;
+        }
         if r.header_only.get() {
             return header_alone(r);
+        }
+        if r.output.mode() == Mode::Held {
+            return BUFFERING;
         }
         let step = r.send(Chunk { flush: true, ..Chunk::default() });
         match step {

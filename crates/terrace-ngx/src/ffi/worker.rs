@@ -1,7 +1,9 @@
 //! `ngx.worker.*` and `ngx.config.*`.
 
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use terrace_http::worker::WorkerCount;
 
@@ -66,18 +68,26 @@ extern "C" fn worker_exiting() -> c_int {
 
 /// The prefix, with a slash at its end.
 extern "C" fn config_prefix(out: *mut Text) -> c_int {
-    current(|h| {
-        let prefix = h.request.generation().prefix.as_os_str().as_bytes();
-        // SAFETY: Lua passes a text of its own.
-        unsafe {
-            give(out, |b| {
-                b.extend_from_slice(prefix);
-                if !prefix.ends_with(b"/") {
-                    b.push(b'/');
-                }
-            });
-        }
-        DONE
-    })
-    .unwrap_or(NO_REQUEST)
+    let of_request = current(|h| h.request.generation().prefix.clone());
+    let Some(prefix) = of_request.or_else(|| PREFIX.with_borrow(Clone::clone)) else { return NO_REQUEST };
+    let prefix = prefix.as_os_str().as_bytes();
+    // SAFETY: Lua passes a text of its own.
+    unsafe {
+        give(out, |b| {
+            b.extend_from_slice(prefix);
+            if !prefix.ends_with(b"/") {
+                b.push(b'/');
+            }
+        });
+    }
+    DONE
+}
+
+thread_local! {
+    static PREFIX: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// Sets the prefix that code on this thread sees where it runs for no request.
+pub fn set_prefix(prefix: PathBuf) {
+    PREFIX.set(Some(prefix));
 }

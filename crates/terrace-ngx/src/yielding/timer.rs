@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use terrace_http::log::Origin;
 use terrace_http::{Request, Worker};
 use terrace_lua::{Chunk, Finish, LuaError, Value};
 
@@ -69,6 +70,8 @@ struct Timer {
     server: terrace_http::generation::ServerIndex,
     location: terrace_http::location_tree::LocationIndex,
     worker: Rc<Worker>,
+    /// Whose request it was, for the error log.
+    origin: Option<Rc<Origin>>,
     /// Its number in Lua.
     id: f64,
     delay: Duration,
@@ -97,6 +100,7 @@ extern "C" fn timer_at(seconds: f64, id: f64, every: c_int) -> c_int {
             server: h.request.server_index(),
             location: h.request.location_index(),
             worker: Rc::clone(worker),
+            origin: Origin::of(&h.request).map(Rc::new),
             id,
             delay,
         });
@@ -159,6 +163,9 @@ impl Timer {
     async fn fire(&self, is_premature: bool, is_last: bool) {
         let r = Request::detached(&self.worker, self.server);
         r.set_location(self.location);
+        if let Some(origin) = &self.origin {
+            r.put_state(Rc::clone(origin));
+        }
         let chunk = match self.chunk() {
             Ok(chunk) => chunk,
             Err(e) => return log_error(&r, "failed to run a timer", &e),

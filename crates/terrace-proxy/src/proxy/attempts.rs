@@ -181,11 +181,17 @@ impl Run {
         if let (Some(hook), Some(balancer)) = (&self.hook, &peers.upstream.balancer) {
             hook.peer.take();
             hook.more_tries.set(0);
+            let left_max = match self.s.tries_max {
+                0 => usize::MAX,
+                max => max.saturating_sub(hook.number.get() as usize),
+            };
+            let more_max = left_max.saturating_sub(self.tries);
+            hook.more_tries_max.set(u32::try_from(more_max).unwrap_or(u32::MAX));
             balancer.pick(&self.r, hook).get().await?;
             hook.number.set(hook.number.get() + 1);
             self.tries = self.tries.saturating_add(hook.more_tries.get() as usize);
-            if self.s.tries_max > 0 {
-                self.tries = self.tries.min(self.s.tries_max);
+            if hook.recreates.replace(false) {
+                self.rest = request::write(&self.s, &self.r, &self.x);
             }
             if let Some(address) = hook.peer.take() {
                 let name = address.to_string();

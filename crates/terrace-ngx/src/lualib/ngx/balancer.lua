@@ -7,6 +7,7 @@ local native, take, text = base.native, base.take, base.text
 local error, tonumber, type = error, tonumber, type
 
 local _M = {}
+local REDUCED = 1
 
 local status = ffi.new("int[1]")
 
@@ -40,7 +41,11 @@ end
 
 function _M.set_more_tries(count)
     expect(count, "number", 1, "set_more_tries")
-    return answer(native.balancer_set_more_tries(count))
+    local code = native.balancer_set_more_tries(count)
+    if code == REDUCED then
+        return true, "reduced tries due to limit"
+    end
+    return answer(code)
 end
 
 local function milliseconds(seconds, name)
@@ -83,8 +88,9 @@ function _M.enable_keepalive(idle_timeout, max_requests)
     return answer(native.balancer_set_timeouts(0, 0, 0))
 end
 
+-- Has the request made anew, from the fields and the body as they are now.
 function _M.recreate_request()
-    return nil, "not supported"
+    return answer(native.balancer_recreate())
 end
 
 function _M.set_upstream_tls()

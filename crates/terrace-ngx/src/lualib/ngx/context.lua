@@ -3,7 +3,7 @@
 local ffi = require "ffi"
 local base = require "terrace.base"
 
-local native, take, refuse, text = base.native, base.take, base.refuse, base.text
+local native, take, refuse, text = base.native, base.take, base.refuse_here, base.text
 local getters, setters = base.getters, base.setters
 local error, type = error, type
 

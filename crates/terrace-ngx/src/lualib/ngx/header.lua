@@ -2,7 +2,7 @@
 
 local base = require "terrace.base"
 
-local native, take, refuse, text = base.native, base.take, base.refuse, base.text
+local native, take, refuse, text = base.native, base.take, base.refuse_here, base.text
 local getters, setters = base.getters, base.setters
 local ffi_string = require("ffi").string
 local error, tonumber, tostring, type = error, tonumber, tostring, type

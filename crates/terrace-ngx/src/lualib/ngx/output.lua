@@ -8,7 +8,7 @@ local tostring, type, error = tostring, type, error
 local leave = sched.exit
 
 local failures = { [-2] = "seen eof", [-3] = "nginx output filter error", [-4] = "raw request socket acquired",
-    [-5] = "header only" }
+    [-5] = "header only", [-6] = "nothing to flush", [-7] = "buffering" }
 
 local function written(code)
     if code == 0 then

@@ -2,7 +2,7 @@
 
 local base = require "terrace.base"
 
-local native, take, refuse, text = base.native, base.take, base.refuse, base.text
+local native, take, refuse, text = base.native, base.take, base.refuse_here, base.text
 local list, collect = base.list, base.collect
 local error, rawget, setmetatable, tostring, type = error, rawget, setmetatable, tostring, type
 local find, format, gsub, lower = string.find, string.format, string.gsub, string.lower
@@ -156,7 +156,7 @@ function req.set_uri(uri, jump, binary)
         end
     end
     if jump and bit.band(native.phase(), REWRITES) == 0 then
-        refuse(base.BAD_CONTEXT)
+        base.refuse(base.BAD_CONTEXT)
     end
     check(native.req_set_uri(uri, #uri))
     if jump then

@@ -35,6 +35,11 @@ local function refused(code)
     refuse(code, 2)
 end
 
+-- For a method that was called with something else than its socket.
+local function no_socket(self, name)
+    error("bad argument #1 to '" .. name .. "' (table expected, got " .. type(self) .. ")", 3)
+end
+
 local function tcp()
     if native.phase() == 1 then
         refuse(base.BAD_CONTEXT)
@@ -147,7 +152,7 @@ local function put_pieces(u, value, first, depth)
         local t = type(piece)
         if t == "string" then
             native.tcp_piece(u, piece, #piece, first)
-        elseif t == "number" or t == "boolean" then
+        elseif t == "number" then
             piece = tostring(piece)
             native.tcp_piece(u, piece, #piece, first)
         elseif t == "table" then
@@ -174,7 +179,14 @@ local function send_table(u, data)
     return refused(code)
 end
 
-function methods.send(self, data)
+function methods.send(self, ...)
+    local count = select("#", ...)
+    if count ~= 1 then
+        error("expecting 2 arguments (including the object), but got " .. count + 1, 2)
+    elseif type(self) ~= "table" then
+        no_socket(self, "send")
+    end
+    local data = ...
     local t = type(data)
     if t == "table" then
         return send_table(self[1], data)
@@ -211,6 +223,9 @@ local function receive(u, kind, size)
 end
 
 function methods.receive(self, pattern)
+    if type(self) ~= "table" then
+        no_socket(self, "receive")
+    end
     if pattern == nil or pattern == "*l" then
         return receive(self[1], LINE, 0)
     elseif pattern == "*a" then
@@ -239,6 +254,9 @@ function methods.receiveany(self, max)
 end
 
 function methods.receiveuntil(self, pattern, options)
+    if type(self) ~= "table" then
+        no_socket(self, "receiveuntil")
+    end
     local inclusive = 0
     if options ~= nil then
         if type(options) ~= "table" then
@@ -291,6 +309,9 @@ function methods.receiveuntil(self, pattern, options)
 end
 
 function methods.close(self)
+    if type(self) ~= "table" then
+        no_socket(self, "close")
+    end
     local code = native.tcp_close(self[1])
     if code == 0 then
         return 1
@@ -307,6 +328,9 @@ local function whole_number(value, position)
 end
 
 function methods.setkeepalive(self, timeout_ms, size)
+    if type(self) ~= "table" then
+        no_socket(self, "setkeepalive")
+    end
     if timeout_ms ~= nil then
         timeout_ms = whole_number(timeout_ms, 1)
     end
@@ -324,6 +348,9 @@ function methods.setkeepalive(self, timeout_ms, size)
 end
 
 function methods.getreusedtimes(self)
+    if type(self) ~= "table" then
+        no_socket(self, "getreusedtimes")
+    end
     local count = native.tcp_reused(self[1])
     if count >= 0 then
         return count
@@ -508,7 +535,7 @@ methods.getsslctx = no_pointer
 -- ngx.req.socket: the body's socket only receives; a raw one is the client's connection.
 local body_methods = {
     receive = methods.receive, receiveany = methods.receiveany, receiveuntil = methods.receiveuntil,
-    settimeout = methods.settimeout, settimeouts = methods.settimeouts,
+    settimeout = methods.settimeout, settimeouts = methods.settimeouts, getfd = methods.getfd,
 }
 local raw_methods = { send = methods.send }
 for name, method in pairs(body_methods) do

@@ -2,7 +2,7 @@
 
 local base = require "terrace.base"
 
-local native, take, refuse, text = base.native, base.take, base.refuse, base.text
+local native, take, refuse, text = base.native, base.take, base.refuse_here, base.text
 local error, tostring, type = error, tostring, type
 
 ngx.var = setmetatable({}, {

@@ -39,6 +39,14 @@ function _M.refuse(code, level)
     error("API disabled in the context of " .. (phases[native.phase()] or "unknown"), (level or 1) + 2)
 end
 
+-- As `refuse`, where OpenResty does not say which context it is.
+function _M.refuse_here(code, level)
+    if code == -100 then
+        error("no request found", (level or 1) + 2)
+    end
+    error("API disabled in the current context", (level or 1) + 2)
+end
+
 -- Answers of functions that either are done or wait.
 function _M.settle(code)
     if code == 1 then

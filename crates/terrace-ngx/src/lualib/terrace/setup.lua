@@ -35,10 +35,12 @@ require "terrace.openssl"
 require "terrace.system_packages"
 
 package.loaded["ngx"] = ngx
+require "resty.core"
 
 -- Globals live as long as the worker and are every request's: whoever makes one while serving is told.
 local INITIAL = 1 + 2
 local native, traceback, getinfo = package.loaded["terrace.native"], debug.traceback, debug.getinfo
+local log, WARN = ngx.log, ngx.WARN
 setmetatable(_G, {
     __newindex = function(globals, key, value)
         rawset(globals, key, value)
@@ -50,7 +52,7 @@ setmetatable(_G, {
             -- A C module that registers itself, as require lets it.
             return
         end
-        ngx.log(ngx.WARN, "writing a global Lua variable ('", tostring(key), "') which may lead to race conditions "
+        log(WARN, "writing a global Lua variable ('", tostring(key), "') which may lead to race conditions "
             .. "between concurrent requests, so prefer the use of 'local' variables", traceback("", 2))
     end,
 })
