@@ -403,4 +403,22 @@ mod tests {
         let der = certificate(&[], "host");
         assert!(Certificate::parse(&der).unwrap().is_for("host"));
     }
+
+    #[test]
+    fn broken_certificates_do_no_harm() {
+        let whole = certificate(&["a.example", "10.0.0.1"], "host");
+        for at in 0..whole.len() {
+            for change in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut der = whole.to_vec();
+                der[at] ^= change;
+                if change == 0 {
+                    der.truncate(at);
+                }
+                let der = CertificateDer::from(der);
+                if let Some(c) = Certificate::parse(&der) {
+                    let _ = (c.subject.rfc2253(), c.issuer.legacy(), c.serial_hex(), c.is_for("a.example"));
+                }
+            }
+        }
+    }
 }
