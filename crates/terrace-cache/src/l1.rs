@@ -17,7 +17,7 @@ use crate::policy::OnChange;
 use crate::stats::{Counter, Counters};
 
 /// What each entry counts for beside its key, its value and its tags: map slot, two allocations, instants.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 256;
+pub const ENTRY_OVERHEAD_BYTES: u64 = 352;
 
 /// What each tag of an entry counts for: the pointer to its text, which other entries share.
 const TAG_BYTES: u64 = 16;

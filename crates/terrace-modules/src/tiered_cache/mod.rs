@@ -122,7 +122,7 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("version", IN_ON, Exactly(1), "", "The field with the version that the source has now; values of that version and newer stay.", invalidation_block::set_version),
 
     block("tiered_cache", Contexts::HTTP, Exactly(1), "A cache in memory, shared by all workers, over a store and a source.", cache_block::set),
-    simple("memory", IN_CACHE, Exactly(1), "64m", "The bound of the memory level in bytes: keys, values and 256 for each entry.", cache_block::set_memory),
+    simple("memory", IN_CACHE, Exactly(1), "64m", "The bound of the memory level in bytes: keys, values and 352 for each entry.", cache_block::set_memory),
     simple("ttl", IN_CACHE, Exactly(1), "10m", "How long a value is fresh.", cache_block::set_ttl),
     simple("jitter", IN_CACHE, Exactly(1), "10%", "By which share of itself ttl is shortened at most, at random.", cache_block::set_jitter),
     simple("negative_ttl", IN_CACHE, Exactly(1), "5s", "How long an absence is remembered; 0 does not remember it.", cache_block::set_negative_ttl),
