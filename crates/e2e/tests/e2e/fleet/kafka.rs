@@ -29,10 +29,17 @@ fn kafka_is_stopped_for_a_minute_while_products_change() {
 }
 
 fn stopped_for(name: &str, products: std::ops::Range<u32>, time: Duration) {
-    let (kafka, redis, db) = (Kafka::start(), RedisCluster::shared(), rig::database());
+    let (kafka, db) = (Kafka::start(), rig::database());
     let shop = Shop::new(db, &kafka, name, products);
-    let plan =
-        Plan { name, mariadb: db.port, redis, kafka: &kafka, zookeeper: None, life: LIFE, action: "drop" };
+    let plan = Plan {
+        name,
+        mariadb: db.port,
+        l2: rig::cluster(RedisCluster::shared()),
+        kafka: &kafka,
+        zookeeper: None,
+        life: LIFE,
+        action: "drop",
+    };
     let nodes = plan.pair(&shop);
     let loads = rig::loads(&nodes);
     let changes = shop.changes();

@@ -1,8 +1,9 @@
-//! The source is away, and slow.
+//! The source is away, slow, and answers with errors.
 
 use std::time::Duration;
 
-use e2e::stack::{Kafka, RedisCluster};
+use e2e::stack::{Kafka, MariaDb, RedisCluster};
+use e2e::wait_for;
 
 use super::rig::{self, Node, Plan};
 use super::shop::Shop;
@@ -22,12 +23,28 @@ const COLD: u32 = 999;
 
 #[test]
 fn mariadb_is_stopped_and_what_is_stale_is_served() {
-    let (db, redis) = (rig::own_database(), RedisCluster::shared());
-    let shop = Shop::new(&db, Kafka::shared(), "mariadb-stopped", 1..17);
+    let db = rig::own_database();
+    source_is_lost_and_found(&db, "mariadb-stopped", || db.process.kill(), || db.process.restart());
+}
+
+#[test]
+fn mariadb_answers_with_errors_and_what_is_stale_is_served() {
+    let db = rig::own_database();
+    let rename = |from: &str, to: &str| drop(db.sql(&format!("RENAME TABLE {from} TO {to}")));
+    source_is_lost_and_found(
+        &db,
+        "mariadb-errors",
+        || rename("product", "away"),
+        || rename("away", "product"),
+    );
+}
+
+fn source_is_lost_and_found(db: &MariaDb, name: &str, lose: impl Fn(), find: impl Fn()) {
+    let shop = Shop::new(db, Kafka::shared(), name, 1..17);
     let plan = Plan {
-        name: "mariadb-stopped",
+        name,
         mariadb: db.port,
-        redis,
+        l2: rig::cluster(RedisCluster::shared()),
         kafka: Kafka::shared(),
         zookeeper: None,
         life: LIFE,
@@ -38,18 +55,18 @@ fn mariadb_is_stopped_and_what_is_stale_is_served() {
         traffic.wait_for_changes(&shop, 20);
         traffic.freeze(&shop);
         let herd = Herd::begin(&nodes);
-        db.process.kill();
+        lose();
         // More than all windows but that for errors are long.
         herd.wait_until_stale(traffic);
         assert_eq!(nodes[0].product(COLD).status, 503, "there is nothing to serve");
-        db.process.restart();
+        find();
         herd.wait_until_fresh(traffic, &nodes, &shop);
         herd.assert_none(&nodes, &shop);
         traffic.thaw();
         traffic.wait_for_changes(&shop, 20);
         traffic.freeze(&shop);
         nodes.iter().for_each(|node| node.wait_until_current(&shop));
-        assert_eq!(nodes[0].product(COLD).status, 200);
+        wait_for("what was never loaded", || (nodes[0].product(COLD).status == 200).then_some(()));
     });
 }
 
@@ -61,7 +78,7 @@ fn mariadb_takes_five_seconds_and_what_is_stale_is_served() {
     let plan = Plan {
         name: "mariadb-slow",
         mariadb: proxy.port,
-        redis,
+        l2: rig::cluster(redis),
         kafka: Kafka::shared(),
         zookeeper: None,
         life: LIFE,
@@ -96,14 +113,14 @@ impl Herd {
     /// Waits until much of what is served is stale.
     fn wait_until_stale(&self, traffic: &traffic::Traffic) {
         let enough = traffic.stale() + 500;
-        e2e::wait_for("stale values are served", || (traffic.stale() >= enough).then_some(()));
+        wait_for("stale values are served", || (traffic.stale() >= enough).then_some(()));
     }
 
     /// Waits until loads succeed.
     fn wait_until_fresh(&self, traffic: &traffic::Traffic, nodes: &[Node], shop: &Shop<'_>) {
         for node in nodes {
             let fresh = |id| node.product(id).header("X-Cache-Level") != Some("stale");
-            e2e::wait_for("loads succeed", || fresh(shop.products().start).then_some(()));
+            wait_for("loads succeed", || fresh(shop.products().start).then_some(()));
         }
         traffic.wait_for_responses(100);
     }

@@ -26,7 +26,7 @@ fn two_nodes_rebuild_the_same_products_while_they_change() {
     let plan = Plan {
         name: "rebuilds",
         mariadb: proxy.port,
-        redis,
+        l2: rig::cluster(redis),
         kafka: Kafka::shared(),
         zookeeper: None,
         // A node waits for the other's load for as long as a lease may last.
@@ -62,7 +62,7 @@ fn nodes_are_killed_and_begin_with_their_snapshots() {
     let plan = Plan {
         name: "nodes-killed",
         mariadb: db.port,
-        redis,
+        l2: rig::cluster(redis),
         kafka: Kafka::shared(),
         zookeeper: None,
         life: "ttl 10m; stale_while_revalidate 1s; stale_if_error 1h; snapshot l1.snapshot interval=200ms;",

@@ -1,9 +1,9 @@
-//! Redis Cluster loses a master, and all of its servers.
+//! Redis Cluster loses a master, and all of its servers; a Redis is slow.
 
 use std::time::{Duration, Instant};
 
 use e2e::stack::resp::Reply;
-use e2e::stack::{Kafka, RedisCluster};
+use e2e::stack::{DelayProxy, Kafka, Redis, RedisCluster};
 use e2e::wait_for;
 
 use super::rig::{self, Node, Plan};
@@ -23,16 +23,16 @@ const RULES: Rules = Rules {
 /// The shortest life of a value here: one that was loaded past L2.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-fn plan<'a>(name: &'a str, redis: &'a RedisCluster) -> Plan<'a> {
+fn plan(name: &str, l2: String) -> Plan<'_> {
     let mariadb = rig::database().port;
-    Plan { name, mariadb, redis, kafka: Kafka::shared(), zookeeper: None, life: LIFE, action: "drop" }
+    Plan { name, mariadb, l2, kafka: Kafka::shared(), zookeeper: None, life: LIFE, action: "drop" }
 }
 
 #[test]
 fn a_redis_master_is_killed_and_no_page_fails() {
     let redis = RedisCluster::start();
     let shop = Shop::new(rig::database(), Kafka::shared(), "master-killed", 1..25);
-    let nodes = plan("master-killed", &redis).pair(&shop);
+    let nodes = plan("master-killed", rig::cluster(&redis)).pair(&shop);
     let herd = Herd::new(&nodes, &shop);
     traffic::during(&shop, &nodes.each_ref().map(|node| node.port), RULES, |traffic| {
         traffic.wait_for_changes(&shop, 20);
@@ -52,7 +52,7 @@ fn a_redis_master_is_killed_and_no_page_fails() {
 fn all_of_redis_is_stopped_and_comes_back() {
     let redis = RedisCluster::start();
     let shop = Shop::new(rig::database(), Kafka::shared(), "redis-stopped", 25..49);
-    let nodes = plan("redis-stopped", &redis).pair(&shop);
+    let nodes = plan("redis-stopped", rig::cluster(&redis)).pair(&shop);
     let herd = Herd::new(&nodes, &shop);
     traffic::during(&shop, &nodes.each_ref().map(|node| node.port), RULES, |traffic| {
         traffic.wait_for_changes(&shop, 20);
@@ -64,13 +64,43 @@ fn all_of_redis_is_stopped_and_comes_back() {
         traffic.thaw();
         redis.start_all();
         wait_for("the nodes use Redis again", || {
-            let keys = |node: &e2e::stack::Redis| match node.call(&["DBSIZE"]) {
+            let keys = |node: &Redis| match node.call(&["DBSIZE"]) {
                 Reply::Int(keys) => keys,
                 _ => 0,
             };
             (redis.nodes.iter().map(keys).sum::<i64>() > 0).then_some(())
         });
         traffic.wait_for_changes(&shop, 20);
+        traffic.freeze(&shop);
+        nodes.iter().for_each(|node| node.wait_until_current(&shop));
+        traffic.wait_for_responses(100);
+    });
+    herd.assert_none(&nodes, &shop);
+}
+
+#[test]
+fn redis_is_slow_and_lookups_go_past_it() {
+    let redis = Redis::start();
+    let proxy = DelayProxy::start(redis.address());
+    let shop = Shop::new(rig::database(), Kafka::shared(), "redis-slow", 49..65);
+    let nodes = plan("redis-slow", rig::single(proxy.port)).pair(&shop);
+    let herd = Herd::new(&nodes, &shop);
+    let timeouts = || nodes.iter().map(|node| node.counter("L2", "timeouts")).sum::<u64>();
+    traffic::during(&shop, &nodes.each_ref().map(|node| node.port), RULES, |traffic| {
+        traffic.wait_for_changes(&shop, 20);
+        proxy.delay(Duration::from_secs(5));
+        wait_for("lookups give Redis up", || (timeouts() > 0).then_some(()));
+        traffic.wait_for_changes(&shop, 20);
+        proxy.stall();
+        traffic.wait_for_changes(&shop, 20);
+        // Each node hears of changes by itself.
+        traffic.freeze(&shop);
+        nodes.iter().for_each(|node| node.wait_until_current(&shop));
+        traffic.thaw();
+        proxy.pass();
+        let hits = || nodes.iter().map(|node| node.counter("L2", "hits")).sum::<u64>();
+        let before = hits();
+        wait_for("the nodes use Redis again", || (hits() > before).then_some(()));
         traffic.freeze(&shop);
         nodes.iter().for_each(|node| node.wait_until_current(&shop));
         traffic.wait_for_responses(100);

@@ -22,13 +22,25 @@ pub fn own_database() -> MariaDb {
     MariaDb::start_with_shop(Home::temporary("mariadb"), PRODUCTS)
 }
 
+/// A Redis Cluster as L2.
+pub fn cluster(redis: &RedisCluster) -> String {
+    let servers: Vec<_> = redis.addresses().iter().map(ToString::to_string).collect();
+    format!("driver redis_cluster; server {};", servers.join(" "))
+}
+
+/// A single Redis as L2, or a proxy before it.
+pub fn single(port: u16) -> String {
+    format!("driver redis; server 127.0.0.1:{port};")
+}
+
 /// What the nodes of a test have in common.
 pub struct Plan<'a> {
     /// The test's name: of its topic, its group, and its keys in Redis.
     pub name: &'a str,
     /// MariaDB's port, or that of a proxy before it.
     pub mariadb: u16,
-    pub redis: &'a RedisCluster,
+    /// The directives of L2's `cache_store`: [`cluster`] or [`single`].
+    pub l2: String,
     pub kafka: &'a Kafka,
     /// ZooKeeper's port, or that of a proxy before it.
     pub zookeeper: Option<u16>,
@@ -47,7 +59,6 @@ pub struct Node {
 impl Plan<'_> {
     /// Starts a cache node.
     pub fn node(&self) -> Node {
-        let servers: Vec<_> = self.redis.addresses().iter().map(ToString::to_string).collect();
         let lock = self.zookeeper.map(|port| {
             format!(
                 "cache_lock rebuilds {{ driver zookeeper; server 127.0.0.1:{port}; path /{}; \
@@ -66,7 +77,7 @@ impl Plan<'_> {
                 ("LIFE", &life),
                 ("ACTION", self.action),
                 ("MARIADB", &self.mariadb.to_string()),
-                ("REDIS", &servers.join(" ")),
+                ("L2", &self.l2),
                 ("KAFKA", &self.kafka.port.to_string()),
                 ("TEST", self.name),
             ],

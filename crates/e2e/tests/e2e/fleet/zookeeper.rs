@@ -23,7 +23,7 @@ fn zookeeper_is_away_and_loads_go_on() {
     let plan = Plan {
         name: "zookeeper-away",
         mariadb: db.port,
-        redis,
+        l2: rig::cluster(redis),
         kafka: Kafka::shared(),
         zookeeper: Some(proxy.port),
         life: "ttl 10m; stale_while_revalidate 1s; stale_if_error 1h;",
