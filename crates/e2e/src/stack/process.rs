@@ -12,10 +12,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::Home;
-use crate::PATIENCE;
+use crate::{PATIENCE, wait_for};
 
 /// How long a process may take to follow a request to end, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
@@ -100,9 +101,14 @@ impl Process {
         }
     }
 
-    /// Stops it where it is: connections stay open and nothing answers.
+    /// Stops it where it is: connections stay open and nothing answers. It stands still when this returns.
     pub fn pause(&self) {
+        let Some(pid) = self.pid() else { return };
         self.signal(Signal::SIGSTOP);
+        wait_for("the process stands still", || {
+            let seen = waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG);
+            (matches!(seen, Ok(WaitStatus::Stopped(..))) || !self.is_running()).then_some(())
+        });
     }
 
     /// Lets it go on.
