@@ -1,5 +1,6 @@
 //! Certificates made for a test, and the programs that speak TLS to the server: `curl` and `openssl`.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -40,12 +41,23 @@ impl Authority {
         &self.pem
     }
 
+    /// Its key, as PEM.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A certificate for a host, which is also its common name.
     pub fn issue(&self, host: &str) -> Pair {
+        self.issue_with(host, |_| {})
+    }
+
+    /// As [`Authority::issue`], with changes.
+    pub fn issue_with(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, host);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         Pair { certificate, key: key.serialize_pem() }
@@ -69,12 +81,35 @@ pub fn curl(dir: &Path, host: &str, port: u16, path: &str, args: &[&str]) -> Str
 
 /// Runs `openssl s_client` in a folder, which ends after the handshake. The answer is what it wrote.
 pub fn s_client(dir: &Path, port: u16, args: &[&str]) -> String {
-    let out = Command::new("openssl")
+    s_client_sends(dir, port, args, "")
+}
+
+/// As [`s_client`], sending something over the connection. With `-ign_eof` it ends when the server does.
+pub fn s_client_sends(dir: &Path, port: u16, args: &[&str], sends: &str) -> String {
+    let mut child = Command::new("openssl")
         .current_dir(dir)
         .args(["s_client", "-connect", &format!("127.0.0.1:{port}")])
         .args(args)
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("openssl runs");
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that has ended already reads nothing.
+        let _ = stdin.write_all(sends.as_bytes());
+    }
+    let out = child.wait_with_output().expect("openssl ends");
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+}
+
+/// Runs an `openssl` command in a folder, whose words are parted by single spaces. The answer is its standard output.
+///
+/// # Panics
+/// When it fails.
+pub fn openssl(dir: &Path, words: &str) -> String {
+    let out = Command::new("openssl").current_dir(dir).args(words.split(' ')).stdin(Stdio::null()).output();
+    let out = out.expect("openssl runs");
+    assert!(out.status.success(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
 }

@@ -44,8 +44,8 @@ pub static KNOWN: &[Known] = known! {
         "ssl_certificate_cache" "ssl_object_cache_inheritable" "ssl_ocsp_cache" "ssl_handshake_timeout" "ssl_dhparam";
     Tuning "Early data is not taken: clients send it again after the handshake.":
         "ssl_early_data";
-    Tuning "Proofs by OCSP are not sent along; clients ask the authority themselves.":
-        "ssl_stapling" "ssl_stapling_file" "ssl_stapling_responder" "ssl_stapling_verify";
+    Tuning "Proofs by OCSP come from ssl_stapling_file or scripts: authorities are not asked for them.":
+        "ssl_stapling_responder" "ssl_stapling_verify";
     Tuning "Tunes HTTP/2 or HTTP/3, which are configured by other directives.":
         "http2_recv_buffer_size" "http2_pool_size" "http2_max_concurrent_streams" "http2_max_concurrent_pushes"
         "http2_max_requests" "http2_max_field_size" "http2_max_header_size" "http2_body_preread_size"
@@ -59,10 +59,9 @@ pub static KNOWN: &[Known] = known! {
         "limit_rate" "limit_rate_after" "max_headers" "auth_delay" "early_hints" "post_action"
         "disable_symlinks" "ssl_engine";
     NotCarriedOut "This part of TLS is not carried out.":
-        "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_password_file" "ssl_session_ticket_key" "ssl_ocsp"
-        "ssl_ocsp_responder" "ssl_conf_command" "ssl_alpn" "ssl_preread";
+        "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_ocsp" "ssl_ocsp_responder" "ssl_conf_command" "ssl_alpn" "ssl_preread";
     NotCarriedOut "This part of Lua's TLS is not carried out.":
-        "lua_ssl_key_log" "lua_ssl_conf_command" "lua_upstream_skip_openssl_default_verify"
+        "lua_ssl_conf_command" "lua_upstream_skip_openssl_default_verify"
         "proxy_ssl_certificate_by_lua_block" "proxy_ssl_certificate_by_lua_file" "proxy_ssl_verify_by_lua_block"
         "proxy_ssl_verify_by_lua_file";
     NotCarriedOut "HTTP/2 and HTTP/3 are not carried out yet.":

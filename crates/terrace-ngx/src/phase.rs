@@ -36,6 +36,10 @@ pub enum LuaPhase {
     SslClientHello = 1 << 14,
     /// `ssl_certificate_by_lua*`
     SslCertificate = 1 << 15,
+    /// `ssl_session_fetch_by_lua*`
+    SslSessionFetch = 1 << 16,
+    /// `ssl_session_store_by_lua*`
+    SslSessionStore = 1 << 17,
 }
 
 /// The phases in which a response may be made.
@@ -46,7 +50,10 @@ pub const RESPONDING: u32 = LuaPhase::Rewrite as u32
     | LuaPhase::Content as u32;
 
 /// The phases of a client's handshake, before any request.
-pub const HANDSHAKE: u32 = LuaPhase::SslClientHello as u32 | LuaPhase::SslCertificate as u32;
+pub const HANDSHAKE: u32 = LuaPhase::SslClientHello as u32
+    | LuaPhase::SslCertificate as u32
+    | LuaPhase::SslSessionFetch as u32
+    | LuaPhase::SslSessionStore as u32;
 
 /// The phases that belong to a client's request.
 pub const REQUEST: u32 = RESPONDING

@@ -104,6 +104,10 @@ pub struct LuaCodes {
     pub ssl_client_hello: Option<Arc<Code>>,
     /// `ssl_certificate_by_lua*`
     pub ssl_certificate: Option<Arc<Code>>,
+    /// `ssl_session_fetch_by_lua*`
+    pub ssl_session_fetch: Option<Arc<Code>>,
+    /// `ssl_session_store_by_lua*`
+    pub ssl_session_store: Option<Arc<Code>>,
     /// `server_rewrite_by_lua*`
     pub server_rewrite: Option<Arc<Code>>,
     /// `rewrite_by_lua*`
@@ -131,6 +135,8 @@ impl Merge for LuaCodes {
         };
         take(&mut self.ssl_client_hello, &parent.ssl_client_hello);
         take(&mut self.ssl_certificate, &parent.ssl_certificate);
+        take(&mut self.ssl_session_fetch, &parent.ssl_session_fetch);
+        take(&mut self.ssl_session_store, &parent.ssl_session_store);
         take(&mut self.server_rewrite, &parent.server_rewrite);
         take(&mut self.rewrite, &parent.rewrite);
         take(&mut self.access, &parent.access);
@@ -230,7 +236,8 @@ impl LuaTls {
     /// # Errors
     /// There is none.
     pub fn trusting(r: &Request, authorities: &[CertificateDer<'static>]) -> Result<ClientTls, String> {
-        let o = &LuaTls::of(r)?.options;
+        let tls = LuaTls::of(r)?;
+        let o = &tls.options;
         let trust = Trust::new(authorities, &[], o.depth)?;
         let options = ClientOptions {
             protocols: o.protocols,
@@ -239,6 +246,7 @@ impl LuaTls {
             identity: None,
             reuses_sessions: false,
             sends_name: true,
+            key_log: tls.checked.key_log(),
         };
         ClientTls::new(options).map_err(|e| e.to_string())
     }
@@ -285,5 +293,7 @@ terrace_http::settings! {
         ssl_certificate: Option<Pem> = None,
         /// `lua_ssl_certificate_key`
         ssl_certificate_key: Option<Pem> = None,
+        /// `lua_ssl_key_log`
+        ssl_key_log: Option<Pem> = None,
     }
 }

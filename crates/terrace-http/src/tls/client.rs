@@ -28,6 +28,10 @@ pub struct ClientSettings {
     pub reuses_sessions: bool,
     /// Whether servers are usually told the name that is wanted.
     pub sends_name: bool,
+    /// The file of passphrases of the key.
+    pub passphrases: Option<Pem>,
+    /// The file that the secrets of connections go to.
+    pub key_log: Option<Pem>,
 }
 
 /// Clients by their settings.
@@ -59,9 +63,17 @@ impl ClientSettings {
         };
         let identity = match &self.identity {
             Some((certificate, key)) => {
-                let read = files::identity(&dir, &certificate.0, &key.0);
+                let passphrases = match &self.passphrases {
+                    Some((name, at)) => files::passphrases(&dir, name).map_err(|e| ConfError::at(at, e))?,
+                    None => Vec::new(),
+                };
+                let read = files::identity(&dir, &certificate.0, &key.0, &passphrases);
                 Some(read.map_err(|e| ConfError::at(&certificate.1, e))?)
             }
+            None => None,
+        };
+        let key_log = match &self.key_log {
+            Some((name, at)) => Some(files::key_log(&dir, name).map_err(|e| ConfError::at(at, e))?),
             None => None,
         };
         let options = ClientOptions {
@@ -71,6 +83,7 @@ impl ClientSettings {
             identity,
             reuses_sessions: self.reuses_sessions,
             sends_name: self.sends_name,
+            key_log,
         };
         let client =
             ClientTls::new(options).map_err(|e| ConfError::at(at, format!("TLS cannot be set up: {e}")))?;

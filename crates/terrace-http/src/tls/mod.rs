@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use terrace_base::log::Level;
 use terrace_net::tls::{
-    HandshakeError, Hello, Identity, Protocols, Refusal, ServerTls, TlsStream, Trust, Verdict,
+    HandshakeError, Hello, Identity, MadeSession, Protocols, Refusal, ServerTls, TlsStream, Trust, Verdict,
 };
 
 use crate::connection::Client;
@@ -61,6 +61,10 @@ pub struct SslConf {
     pub hello_hook: Option<Arc<dyn HandshakeHook>>,
     /// Runs before a certificate is shown.
     pub certificate_hook: Option<Arc<dyn HandshakeHook>>,
+    /// Looks for the session that the client names; whether it ends well is of no account.
+    pub fetch_hook: Option<Arc<dyn HandshakeHook>>,
+    /// Takes a session that the handshake has made, after it; likewise.
+    pub store_hook: Option<Arc<dyn HandshakeHook>>,
 }
 
 impl Merge for SslConf {
@@ -94,6 +98,8 @@ pub struct Handshake {
     pub protocols: Cell<Option<Protocols>>,
     /// Asks the client for a certificate of these authorities.
     pub verify: RefCell<Option<Option<Arc<Trust>>>>,
+    /// The session that a hook looks for, whose form is empty, or takes.
+    pub session: RefCell<Option<MadeSession>>,
 }
 
 /// What is known of a connection since its handshake.
@@ -179,14 +185,13 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
         None => names.default_server(),
     };
     let conf_of = |index| generation.location(generation.server(index).root).settings.find::<SslConf>();
-    let hooks = (
-        conf_of(names.default_server()).and_then(|c| c.hello_hook.as_ref()),
-        conf_of(server).and_then(|c| c.certificate_hook.as_ref()),
-    );
-    let Some(ssl) = conf_of(server).and_then(|c| c.server.as_ref()) else {
+    let hello_hook = conf_of(names.default_server()).and_then(|c| c.hello_hook.as_ref());
+    let conf = conf_of(server);
+    let Some((conf, ssl)) = conf.and_then(|c| Some((c, c.server.as_ref()?))) else {
         return Err(no_certificate(tls));
     };
-    if hooks.0.is_none() && hooks.1.is_none() {
+    let hooks = (hello_hook, conf.certificate_hook.as_ref());
+    if hooks.0.is_none() && hooks.1.is_none() && conf.fetch_hook.is_none() && conf.store_hook.is_none() {
         check(ssl, tls, ssl.tls.has_identity())?;
         tls.accept(hello, &ssl.tls).await?;
         remember(client, server, name.is_some(), None);
@@ -202,30 +207,62 @@ async fn shake(client: &Rc<Client>, tls: &TlsStream) -> Result<bool, Failure> {
         ocsp: RefCell::default(),
         protocols: Cell::new(None),
         verify: RefCell::default(),
+        session: RefCell::default(),
     });
     let r = Request::of_handshake(&handshake);
-    for (hook, failure) in [(hooks.0, "callback failed"), (hooks.1, "cert cb error")] {
-        let Some(hook) = hook else { continue };
-        if !hook.run(&r, &handshake).await {
-            tls.refuse(Refusal::InternalError);
-            return Err(Failure::Quiet(format!("SSL_do_handshake() failed (SSL: {failure})")));
-        }
-    }
-    drop(r);
-    let mut identities = handshake.identities.take();
-    if let Some(response) = handshake.ocsp.take() {
-        let all = identities.get_or_insert_with(|| ssl.tls.identities().to_vec());
-        all.iter_mut().for_each(|i| *i = i.with_ocsp(&response));
-    }
-    let has_identity = identities.as_ref().map_or(ssl.tls.has_identity(), |i| !i.is_empty());
-    check(ssl, tls, has_identity)?;
-    let verify = handshake.verify.take();
-    let own = ssl.tls.with(identities, handshake.protocols.get(), verify.clone());
-    let own = own.map_err(|e| Failure::Server(format!("SSL_do_handshake() failed (SSL: {e})")))?;
+    run(hooks.0, "callback failed", &r, &handshake).await?;
+    let found = fetch_session(conf, &r, &handshake).await;
+    run(hooks.1, "cert cb error", &r, &handshake).await?;
+    let own = handshake.answer(tls)?;
     let Some(hello) = handshake.hello.take() else { return Ok(false) };
-    tls.accept(hello, &own).await?;
-    remember(client, server, name.is_some(), verify.flatten());
+    let verify = handshake.verify.take().flatten();
+    if conf.fetch_hook.is_none() && conf.store_hook.is_none() {
+        tls.accept(hello, &own).await?;
+    } else {
+        let records = conf.store_hook.is_some() && !(own.has_tickets() && hello.takes_tickets());
+        let (own, sessions) = own.with_sessions(found, records);
+        tls.accept(hello, &own).await?;
+        store_sessions(conf, &r, &handshake, sessions.take_made()).await;
+    }
+    remember(client, server, name.is_some(), verify);
     Ok(true)
+}
+
+/// Lets a hook take part; the handshake ends with `failure` where it says so.
+async fn run(
+    hook: Option<&Arc<dyn HandshakeHook>>,
+    failure: &str,
+    r: &Rc<Request>,
+    handshake: &Rc<Handshake>,
+) -> Result<(), Failure> {
+    let Some(hook) = hook else { return Ok(()) };
+    if hook.run(r, handshake).await {
+        return Ok(());
+    }
+    if let Some(tls) = handshake.client.stream.tls() {
+        tls.refuse(Refusal::InternalError);
+    }
+    Err(Failure::Quiet(format!("SSL_do_handshake() failed (SSL: {failure})")))
+}
+
+/// What a script has found of the session that the client names.
+async fn fetch_session(conf: &SslConf, r: &Rc<Request>, handshake: &Rc<Handshake>) -> Option<MadeSession> {
+    let hook = conf.fetch_hook.as_ref()?;
+    let spoken = handshake.protocols.get().unwrap_or(handshake.ssl.tls.protocols());
+    let id = handshake.hello.borrow().as_ref()?.session_id(spoken)?;
+    handshake.session.replace(Some(MadeSession { id, serialized: Vec::new() }));
+    hook.run(r, handshake).await;
+    handshake.session.take().filter(|s| !s.serialized.is_empty())
+}
+
+/// Hands new sessions to a script, one after the other.
+async fn store_sessions(conf: &SslConf, r: &Rc<Request>, handshake: &Rc<Handshake>, made: Vec<MadeSession>) {
+    let Some(hook) = &conf.store_hook else { return };
+    for session in made {
+        handshake.session.replace(Some(session));
+        hook.run(r, handshake).await;
+    }
+    handshake.session.take();
 }
 
 fn no_certificate(tls: &TlsStream) -> Failure {
@@ -266,6 +303,20 @@ fn append_peers(client: &Client, text: &mut String) {
 }
 
 impl Handshake {
+    /// The server's side as the hooks want it.
+    fn answer(&self, tls: &TlsStream) -> Result<ServerTls, Failure> {
+        let ssl = &self.ssl;
+        let mut identities = self.identities.take();
+        if let Some(response) = self.ocsp.take() {
+            let all = identities.get_or_insert_with(|| ssl.tls.identities().to_vec());
+            all.iter_mut().for_each(|i| *i = i.with_ocsp(&response));
+        }
+        let has_identity = identities.as_ref().map_or(ssl.tls.has_identity(), |i| !i.is_empty());
+        check(ssl, tls, has_identity)?;
+        let own = ssl.tls.with(identities, self.protocols.get(), self.verify.borrow().clone());
+        own.map_err(|e| Failure::Server(format!("SSL_do_handshake() failed (SSL: {e})")))
+    }
+
     /// What the log says of it.
     pub(crate) fn append_context(&self, text: &mut String) {
         match self.context.get() {

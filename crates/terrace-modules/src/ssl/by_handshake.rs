@@ -11,6 +11,8 @@ use terrace_http::{LocalFuture, Request, Value};
 pub(super) struct ByHandshake {
     /// Where names are relative to.
     pub(super) dir: PathBuf,
+    /// What decrypts the keys.
+    pub(super) passphrases: Vec<Vec<u8>>,
     /// The names of certificates and of their keys.
     pub(super) pairs: Vec<(Value, Value)>,
 }
@@ -18,8 +20,9 @@ pub(super) struct ByHandshake {
 impl HandshakeHook for ByHandshake {
     fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
         let text = |v: &Value| String::from_utf8_lossy(&v.eval_bytes(r)).into_owned();
-        let all: Result<Vec<_>, String> =
-            self.pairs.iter().map(|(c, k)| files::identity(&self.dir, &text(c), &text(k))).collect();
+        let read =
+            |(c, k): &(Value, Value)| files::identity(&self.dir, &text(c), &text(k), &self.passphrases);
+        let all: Result<Vec<_>, String> = self.pairs.iter().map(read).collect();
         let is_good = match all {
             Ok(all) => {
                 handshake.identities.replace(Some(all));

@@ -52,6 +52,16 @@ settings! {
         crl: Option<Pem> = None,
         /// `ssl_reject_handshake`.
         reject_handshake: bool = false,
+        /// `ssl_password_file`.
+        password_file: Option<Pem> = None,
+        /// `ssl_session_ticket_key`: all of them.
+        ticket_keys: Vec<Pem> = Vec::new(),
+        /// `ssl_key_log`.
+        key_log: Option<Pem> = None,
+        /// `ssl_stapling`: where it is on.
+        stapling: Option<Position> = None,
+        /// `ssl_stapling_file`.
+        stapling_file: Option<Pem> = None,
     }
 }
 
@@ -120,6 +130,11 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("ssl_trusted_certificate", HS, ONE, "", "The file of further authorities of clients, whose names are not sent.", setting!(Conf, trusted_certificate, |n: &Node| file(n).map(Some))),
     simple("ssl_crl", HS, ONE, "", "The file of lists of revoked certificates of clients.", setting!(Conf, crl, |n: &Node| file(n).map(Some))),
     simple("ssl_reject_handshake", HS, Arity::Flag, "off", "Whether handshakes for this server are refused.", setting!(Conf, reject_handshake, flag)),
+    simple("ssl_password_file", HS, ONE, "", "The file of passphrases of keys, one a line, each of which is tried.", setting!(Conf, password_file, |n: &Node| file(n).map(Some))),
+    simple("ssl_session_ticket_key", HS, ONE, "", "The file of a key of tickets, of 48 or 80 bytes, that the servers of a fleet have in common; of several the first makes tickets and all take them.", |b, n| { let v = file(n)?; b.conf::<Conf>().ticket_keys.get_or_insert_default().push(v); Ok(()) }),
+    simple("ssl_key_log", HS, ONE, "", "The file that the secrets of connections are appended to, for Wireshark and its like. Whoever reads it reads the connections.", setting!(Conf, key_log, |n: &Node| file(n).map(Some))),
+    simple("ssl_stapling", HS, Arity::Flag, "off", "Whether clients that ask are sent the proof of ssl_stapling_file; authorities are not asked for one.", setting!(Conf, stapling, |n: &Node| Ok(n.flag(0)?.then(|| n.at.clone())))),
+    simple("ssl_stapling_file", HS, ONE, "", "The file of an answer of the authority by OCSP, in DER, that the certificate is good.", setting!(Conf, stapling_file, |n: &Node| file(n).map(Some))),
 ];
 
 fn text(n: &Node) -> Result<String, ConfError> {
@@ -159,8 +174,9 @@ fn set_session_cache(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
 
 fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfError> {
     let dir = b.paths.conf_dir.clone();
-    let identities = identities(&dir, l)?;
+    let mut identities = identities(&dir, l)?;
     let c = l.settings.of::<Conf>();
+    staple(b, &dir, c, &mut identities)?;
     let mut authorities = Vec::new();
     let mut told = None;
     if let Some((name, at)) = c.client_certificate() {
@@ -180,6 +196,15 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
         None => Vec::new(),
     };
     let trust = Trust::new(&authorities, &crls, c.verify_depth()).map_err(|e| ConfError::at(&l.at, e))?;
+    let ticket_keys = c
+        .ticket_keys()
+        .iter()
+        .map(|(name, at)| files::ticket_key(&dir, name).map_err(|e| ConfError::at(at, e)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let key_log = match c.key_log() {
+        Some((name, at)) => Some(files::key_log(&dir, &name).map_err(|e| ConfError::at(&at, e))?),
+        None => None,
+    };
     let options = ServerOptions {
         identities,
         protocols: c.protocols(),
@@ -189,6 +214,8 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
         sessions_max: c.session_cache(),
         session_timeout_ms: c.session_timeout(),
         tickets: c.session_tickets(),
+        ticket_keys: Some(ticket_keys).filter(|k| !k.is_empty()).map(Into::into),
+        key_log,
         asks_client: verify != VerifyClient::Off,
         client_authorities: told,
         record_bytes_max: c.buffer_size.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < 16 * 1024),
@@ -198,8 +225,32 @@ fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ServerSsl, ConfEr
     Ok(ServerSsl { tls, verify, trust: Arc::new(trust), rejects: c.reject_handshake() })
 }
 
+/// Servers without `ssl_stapling_file` that were told so.
+#[derive(Default)]
+struct NotStapled(Vec<Position>);
+
+/// Puts the proof of `ssl_stapling_file` to the certificates. The file is checked by its form only, as in nginx.
+fn staple(b: &mut Builder, dir: &Path, c: &Conf, identities: &mut [Identity]) -> Result<(), ConfError> {
+    let Some(on) = c.stapling() else { return Ok(()) };
+    if let Some((name, at)) = c.stapling_file() {
+        let response = files::ocsp_response(dir, &name).map_err(|e| ConfError::at(&at, e))?;
+        identities.iter_mut().for_each(|i| *i = i.with_ocsp(&response));
+    } else if !b.state::<NotStapled>().0.contains(&on) {
+        b.warn(
+            &on,
+            "\"ssl_stapling\" without \"ssl_stapling_file\" is ignored: authorities are not asked for proofs",
+        );
+        b.state::<NotStapled>().0.push(on);
+    }
+    Ok(())
+}
+
 /// The certificates and keys of files. Where a name has variables, all are read at each handshake.
 fn identities(dir: &Path, l: &mut LocationBuilder) -> Result<Vec<Identity>, ConfError> {
+    let passphrases = match l.settings.of::<Conf>().password_file() {
+        Some((name, at)) => files::passphrases(dir, &name).map_err(|e| ConfError::at(&at, e))?,
+        None => Vec::new(),
+    };
     let pairs = l.settings.of::<Pairs>();
     if let Some(alone) = pairs.certificates.get(pairs.keys.len()) {
         let text = format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", alone.text);
@@ -208,9 +259,12 @@ fn identities(dir: &Path, l: &mut LocationBuilder) -> Result<Vec<Identity>, Conf
     let all = pairs.certificates.iter().zip(&pairs.keys);
     if all.clone().any(|(c, k)| c.name.as_literal().is_none() || k.name.as_literal().is_none()) {
         let pairs = all.map(|(c, k)| (c.name.clone(), k.name.clone())).collect();
-        let hook = ByHandshake { dir: dir.to_owned(), pairs };
+        let hook = ByHandshake { dir: dir.to_owned(), passphrases, pairs };
         l.settings.of::<SslConf>().certificate_hook.get_or_insert_with(|| Arc::new(hook));
         return Ok(Vec::new());
     }
-    all.map(|(c, k)| files::identity(dir, &c.text, &k.text).map_err(|e| ConfError::at(&c.at, e))).collect()
+    let read = |(c, k): (&Named, &Named)| {
+        files::identity(dir, &c.text, &k.text, &passphrases).map_err(|e| ConfError::at(&c.at, e))
+    };
+    all.map(read).collect()
 }

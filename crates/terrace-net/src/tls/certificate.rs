@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use rustls::pki_types::CertificateDer;
 
+use super::der::{BIT_STRING, BOOLEAN, Der, INTEGER, OCTET_STRING, OID, SEQUENCE, SET, bits, time, unsigned};
+
 /// A certificate taken apart. It borrows from its DER form.
 #[derive(Debug)]
 pub struct Certificate<'a> {
@@ -16,6 +18,8 @@ pub struct Certificate<'a> {
     pub issuer: Name<'a>,
     /// Whose it is.
     pub subject: Name<'a>,
+    /// The same as it stands there.
+    pub(super) subject_der: &'a [u8],
     /// Unix seconds.
     pub not_before: i64,
     /// Unix seconds.
@@ -32,45 +36,23 @@ pub struct Certificate<'a> {
     pub signature: &'a [u8],
     dns_names: Vec<&'a str>,
     addresses: Vec<&'a [u8]>,
+    extensions: &'a [u8],
 }
 
 /// A distinguished name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a>(&'a [u8]);
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OID: u8 = 0x06;
-const BIT_STRING: u8 = 0x03;
-
-/// Reads elements of DER one after the other.
-struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    /// The next element: its tag, its content, and all of it.
-    fn next(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
-        let tag = *self.0.first()?;
-        let first = usize::from(*self.0.get(1)?);
-        let (head, len) = if first < 0x80 {
-            (2, first)
-        } else {
-            let count = first & 0x7f;
-            if count == 0 || count > 4 {
-                return None;
-            }
-            let bytes = self.0.get(2..2 + count)?;
-            (2 + count, bytes.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
-        };
-        let end = head.checked_add(len)?;
-        let whole = self.0.get(..end)?;
-        self.0 = &self.0[end..];
-        Some((tag, &whole[head..], whole))
-    }
-
-    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
-        self.next().filter(|(t, ..)| *t == tag).map(|(_, content, _)| content)
-    }
-}
+/// `subjectAltName`.
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
+/// `extKeyUsage`.
+const KEY_USES: &[u8] = &[0x55, 0x1d, 0x25];
+/// `id-kp-OCSPSigning` (RFC 6960 section 4.2.2.2).
+const OCSP_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 9];
+/// `authorityInfoAccess`.
+const AUTHORITY_ACCESS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
+/// `id-ad-ocsp`.
+const ACCESS_BY_OCSP: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1];
 
 impl<'a> Certificate<'a> {
     /// Takes a certificate apart; `None` for what is none.
@@ -82,22 +64,21 @@ impl<'a> Certificate<'a> {
         let (tag, mut serial, _) = tbs.next()?;
         let is_of_version_1 = tag != 0xa0;
         if !is_of_version_1 {
-            serial = tbs.expect(0x02)?;
-        }
-        if serial.len() > 1 && serial[0] == 0 {
-            serial = &serial[1..];
+            serial = tbs.expect(INTEGER)?;
         }
         tbs.expect(SEQUENCE)?;
         let issuer = Name(tbs.expect(SEQUENCE)?);
         let mut validity = Der(tbs.expect(SEQUENCE)?);
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
-        let subject = Name(tbs.expect(SEQUENCE)?);
+        let (_, subject, subject_der) = tbs.next().filter(|(tag, ..)| *tag == SEQUENCE)?;
+        let subject = Name(subject);
         let mut key = Der(tbs.expect(SEQUENCE)?);
         let mut certificate = Certificate {
             is_of_version_1,
-            serial,
+            serial: unsigned(serial),
             issuer,
             subject,
+            subject_der,
             not_before,
             not_after,
             key_kind: key.expect(SEQUENCE)?,
@@ -107,40 +88,61 @@ impl<'a> Certificate<'a> {
             signature,
             dns_names: Vec::new(),
             addresses: Vec::new(),
+            extensions: &[],
         };
         while let Some((tag, content, _)) = tbs.next() {
             if tag == 0xa3 {
-                certificate.read_extensions(content);
+                certificate.extensions = Der(content).expect(SEQUENCE).unwrap_or_default();
+                certificate.read_alternative_names();
             }
         }
         Some(certificate)
     }
 
-    fn read_extensions(&mut self, content: &'a [u8]) -> Option<()> {
-        let mut all = Der(Der(content).expect(SEQUENCE)?);
-        while let Some((_, extension, _)) = all.next() {
+    /// The content of an extension.
+    fn extension(&self, kind: &[u8]) -> Option<&'a [u8]> {
+        let mut all = Der(self.extensions);
+        while let Some(extension) = all.expect(SEQUENCE) {
             let mut extension = Der(extension);
-            // subjectAltName
-            if extension.expect(OID)? != [0x55, 0x1d, 0x11] {
-                continue;
+            if extension.expect(OID)? == kind {
+                // Whether it is critical.
+                extension.optional(BOOLEAN);
+                return extension.expect(OCTET_STRING);
             }
-            let (mut tag, mut value, _) = extension.next()?;
-            if tag == 0x01 {
-                (tag, value, _) = extension.next()?;
-            }
-            if tag != 0x04 {
-                return None;
-            }
-            let mut names = Der(Der(value).expect(SEQUENCE)?);
-            while let Some((tag, name, _)) = names.next() {
-                match tag {
-                    0x82 => self.dns_names.extend(std::str::from_utf8(name)),
-                    0x87 => self.addresses.push(name),
-                    _ => {}
-                }
+        }
+        None
+    }
+
+    fn read_alternative_names(&mut self) -> Option<()> {
+        let mut names = Der(Der(self.extension(ALTERNATIVE_NAMES)?).expect(SEQUENCE)?);
+        while let Some((tag, name, _)) = names.next() {
+            match tag {
+                0x82 => self.dns_names.extend(std::str::from_utf8(name)),
+                0x87 => self.addresses.push(name),
+                _ => {}
             }
         }
         Some(())
+    }
+
+    /// Where its authority answers by OCSP (RFC 5280 section 4.2.2.1).
+    pub(super) fn ocsp_responder(&self) -> Option<&'a [u8]> {
+        let mut all = Der(Der(self.extension(AUTHORITY_ACCESS)?).expect(SEQUENCE)?);
+        while let Some(description) = all.expect(SEQUENCE) {
+            let mut description = Der(description);
+            let is_ocsp = description.expect(OID)? == ACCESS_BY_OCSP;
+            if let Some((0x86, uri, _)) = description.next().filter(|_| is_ocsp) {
+                return Some(uri);
+            }
+        }
+        None
+    }
+
+    /// Whether its issuer lets it sign answers by OCSP.
+    pub(super) fn signs_ocsp(&self) -> bool {
+        let uses = self.extension(KEY_USES).and_then(|e| Der(e).expect(SEQUENCE));
+        let mut uses = Der(uses.unwrap_or_default());
+        std::iter::from_fn(|| uses.expect(OID)).any(|oid| oid == OCSP_SIGNING)
     }
 
     /// Whether it is a host's: by its alternative names or, where it has none of DNS, its common name (RFC 6125).
@@ -169,16 +171,6 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The first element of DER, whole.
-pub(super) fn der_element(der: &[u8]) -> Option<&[u8]> {
-    Der(der).next().map(|(_, _, whole)| whole)
-}
-
-/// The bytes of a bit string that has whole ones.
-fn bits(content: &[u8]) -> Option<&[u8]> {
-    content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bytes)| bytes)
-}
-
 fn hex_upper(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut s, b| {
         let _ = write!(s, "{b:02X}");
@@ -194,33 +186,6 @@ fn matches(pattern: &str, host: &str) -> bool {
         }),
         None => pattern.eq_ignore_ascii_case(host),
     }
-}
-
-fn time(der: &mut Der<'_>) -> Option<i64> {
-    let (tag, text, _) = der.next()?;
-    let number = |at: usize, len: usize| -> Option<i64> {
-        std::str::from_utf8(text.get(at..at + len)?).ok()?.parse().ok()
-    };
-    let (year, at) = match tag {
-        0x17 => {
-            let year = number(0, 2)?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, 2)
-        }
-        0x18 => (number(0, 4)?, 4),
-        _ => return None,
-    };
-    let (month, day) = (number(at, 2)?, number(at + 2, 2)?);
-    let (hour, minute, second) = (number(at + 4, 2)?, number(at + 6, 2)?, number(at + 8, 2)?);
-    Some(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Days since 1970-01-01 of a date of the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 /// OIDs of attribute types with OpenSSL's short names.

@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 
 use super::signature::check_handshake;
-use super::{HandshakeError, Identity, Protocols, Trust, provider};
+use super::{HandshakeError, Identity, KeyLogFile, Protocols, Trust, provider};
 
 /// How many servers' sessions are kept.
 const SESSIONS_MAX: usize = 256;
@@ -30,6 +30,8 @@ pub struct ClientOptions {
     pub reuses_sessions: bool,
     /// Whether servers are usually told the name that is wanted.
     pub sends_name: bool,
+    /// Where the secrets of connections go.
+    pub key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// A client's side, ready for handshakes.
@@ -37,6 +39,7 @@ pub struct ClientOptions {
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     verifies: bool,
+    key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// Sessions with one server, kept by a script.
@@ -72,7 +75,10 @@ impl ClientTls {
             Resumption::disabled()
         };
         config.enable_sni = o.sends_name;
-        Ok(ClientTls { config: Arc::new(config), verifies })
+        if let Some(log) = &o.key_log {
+            config.key_log = Arc::clone(log) as Arc<dyn rustls::KeyLog>;
+        }
+        Ok(ClientTls { config: Arc::new(config), verifies, key_log: o.key_log })
     }
 
     /// Whether it is the same client, and so has the same settings.
@@ -80,11 +86,16 @@ impl ClientTls {
         Arc::ptr_eq(&self.config, &other.config)
     }
 
+    /// Where the secrets of its connections go.
+    pub fn key_log(&self) -> Option<Arc<KeyLogFile>> {
+        self.key_log.clone()
+    }
+
     /// The same client with another certificate of its own.
     pub fn with_identity(&self, identity: &Identity) -> ClientTls {
         let mut config = ClientConfig::clone(&self.config);
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0)));
-        ClientTls { config: Arc::new(config), verifies: self.verifies }
+        ClientTls { config: Arc::new(config), ..self.clone() }
     }
 
     /// A connection to a host. Without a name none is sent, and the certificate may be any host's. With a `session`,

@@ -7,7 +7,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 use thiserror::Error;
 
-use super::certificate::{Certificate, der_element};
+use super::certificate::Certificate;
+use super::{der, passphrase};
 
 /// Why there are no credentials.
 #[derive(Debug, Error)]
@@ -19,8 +20,11 @@ pub enum CredentialsError {
     #[error("bad certificate")]
     BadCertificate,
     /// The key is encrypted.
-    #[error("encrypted private keys are not supported")]
+    #[error("private key is encrypted, and there is no passphrase for it")]
     Encrypted,
+    /// No passphrase is the key's, or its cipher is not supported.
+    #[error("no passphrase decrypts the private key")]
+    WrongPassphrase,
     /// There is no key, or none of a supported kind.
     #[error("no supported private key found")]
     NoKey,
@@ -75,7 +79,7 @@ impl Identity {
     /// # Errors
     /// What is wrong with them.
     pub fn of_pem(certificates: &[u8], key: &[u8]) -> Result<Identity, CredentialsError> {
-        Identity::new(certificates_of_pem(certificates)?, private_key(key_of_pem(key)?)?)
+        Identity::new(certificates_of_pem(certificates)?, private_key(key_of_pem(key, &[])?)?)
     }
 }
 
@@ -96,14 +100,14 @@ pub fn certificates_of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, C
 ///
 /// # Errors
 /// When there is none, or one is broken.
-pub fn certificates_of_der(mut der: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+pub fn certificates_of_der(mut rest: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let mut all = Vec::new();
-    while !der.is_empty() {
-        let one = der_element(der).ok_or(CredentialsError::BadCertificate)?;
+    while !rest.is_empty() {
+        let one = der::element(rest).ok_or(CredentialsError::BadCertificate)?;
         let certificate = CertificateDer::from(one.to_vec());
         Certificate::parse(&certificate).ok_or(CredentialsError::BadCertificate)?;
         all.push(certificate);
-        der = &der[one.len()..];
+        rest = &rest[one.len()..];
     }
     if all.is_empty() { Err(CredentialsError::NoCertificate) } else { Ok(all) }
 }
@@ -115,19 +119,16 @@ fn trusted_of_pem(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok).collect()
 }
 
-/// The first private key of a PEM text: PKCS #8, PKCS #1 or SEC1.
+/// The first private key of a PEM text: PKCS #8, PKCS #1 or SEC1. One that is encrypted is by the first of the
+/// passphrases that fits.
 ///
 /// # Errors
-/// When there is none, or it is encrypted.
-pub fn key_of_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    if [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"].iter().any(|m| contains(pem, m)) {
-        return Err(CredentialsError::Encrypted);
+/// When there is none, or none fits.
+pub fn key_of_pem(pem: &[u8], passphrases: &[Vec<u8>]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    if passphrase::is_encrypted(pem) {
+        return passphrase::key(pem, passphrases);
     }
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| CredentialsError::NoKey)
-}
-
-fn contains(text: &[u8], what: &[u8]) -> bool {
-    text.windows(what.len()).any(|w| w == what)
 }
 
 /// A key ready to sign.

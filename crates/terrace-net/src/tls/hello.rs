@@ -5,7 +5,16 @@ use std::fmt;
 use rustls::server::Accepted;
 use rustls::{CipherSuite, NamedGroup};
 
+use super::Protocols;
 use super::ciphers::{cipher_name, curve_name};
+use super::external::ID_BYTES_MAX;
+
+/// The number of TLS 1.3.
+const TLS13: u16 = 0x0304;
+/// Numbers of extensions (RFC 5077, RFC 8446 section 4.2).
+const SESSION_TICKET: u16 = 35;
+const PRE_SHARED_KEY: u16 = 41;
+const SUPPORTED_VERSIONS: u16 = 43;
 
 /// A `ClientHello` that waits for its answer.
 pub struct Hello {
@@ -86,14 +95,45 @@ impl Hello {
         extension(&message(&self.raw)?, kind).map(<[u8]>::to_vec)
     }
 
+    /// The number of the session that the client wants to take up again, where the server must have it: not that of a
+    /// ticket. `spoken` is what the server speaks.
+    pub fn session_id(&self, spoken: Protocols) -> Option<Vec<u8>> {
+        let message = message(&self.raw)?;
+        if spoken.tls13 && self.versions().contains(&TLS13) {
+            return first_identity(extension(&message, PRE_SHARED_KEY)?).map(<[u8]>::to_vec);
+        }
+        let has_ticket = extension(&message, SESSION_TICKET).is_some_and(|ticket| !ticket.is_empty());
+        let id = message.get(35..35 + usize::from(*message.get(34)?))?;
+        (!has_ticket && !id.is_empty()).then(|| id.to_vec())
+    }
+
+    /// Whether the client takes tickets of TLS 1.2.
+    pub fn takes_tickets(&self) -> bool {
+        self.extension(SESSION_TICKET).is_some()
+    }
+
     /// The versions that the client speaks, as its numbers: 0x0304 is TLS 1.3.
     pub fn versions(&self) -> Vec<u16> {
         let pairs = |b: &[u8]| b.chunks_exact(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect();
-        match self.extension(43) {
+        match self.extension(SUPPORTED_VERSIONS) {
             Some(list) => pairs(list.get(1..).unwrap_or_default()),
             None => message(&self.raw).and_then(|m| m.get(..2).map(pairs)).unwrap_or_default(),
         }
     }
+}
+
+/// The first number of a `pre_shared_key` extension that may be a session's and no ticket.
+fn first_identity(content: &[u8]) -> Option<&[u8]> {
+    let mut all = content.get(2..2 + two(content)?)?;
+    while !all.is_empty() {
+        let identity = all.get(2..2 + two(all)?)?;
+        if (1..=ID_BYTES_MAX).contains(&identity.len()) {
+            return Some(identity);
+        }
+        // The age of the ticket lies between.
+        all = all.get(2 + identity.len() + 4..)?;
+    }
+    None
 }
 
 /// The message's body out of its records.

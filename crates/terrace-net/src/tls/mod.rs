@@ -6,11 +6,17 @@ mod certificate;
 mod ciphers;
 mod client;
 mod credentials;
+mod der;
+mod external;
 mod hello;
+mod keylog;
+mod ocsp;
+mod passphrase;
 mod server;
 mod sessions;
 mod signature;
 mod stream;
+mod tickets;
 mod trust;
 
 use std::io;
@@ -27,11 +33,15 @@ pub use credentials::{
     CredentialsError, Identity, certificates_of_der, certificates_of_pem, crls_of_pem, key_of_pem,
     private_key,
 };
+pub use external::{ExternalSessions, MadeSession, SESSION_BYTES_MAX, is_session};
 pub use hello::Hello;
+pub use keylog::KeyLogFile;
+pub use ocsp::{OcspError, check_ocsp_response, is_ocsp_response, ocsp_request, ocsp_responder};
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 pub use rustls::sign::SigningKey;
 pub use server::{ServerOptions, ServerTls};
 pub use stream::{Refusal, TlsStream};
+pub use tickets::TicketKey;
 pub use trust::{Trust, Verdict};
 
 /// Why a handshake failed.

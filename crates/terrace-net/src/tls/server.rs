@@ -6,13 +6,17 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, StoresServerSessions,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureAlgorithm, SignatureScheme};
 
+use super::external::{ExternalSessions, MadeSession};
 use super::sessions::{self, Sessions};
 use super::signature::check_handshake;
-use super::{Identity, Protocols, Trust, provider};
+use super::tickets::{FileTickets, TicketKey};
+use super::{Identity, KeyLogFile, Protocols, Trust, provider};
 
 /// nginx's `ssl_*` settings of a server, as far as the handshake goes.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +37,10 @@ pub struct ServerOptions {
     pub session_timeout_ms: u64,
     /// Whether clients get tickets.
     pub tickets: bool,
+    /// Keys of tickets that other servers have too; none makes keys that only this process has.
+    pub ticket_keys: Option<Arc<[TicketKey]>>,
+    /// Where the secrets of connections go.
+    pub key_log: Option<Arc<KeyLogFile>>,
     /// Whether clients are asked for a certificate.
     pub asks_client: bool,
     /// Whose names are told to clients that are asked.
@@ -50,6 +58,8 @@ pub struct ServerTls {
 
 /// What HTTP/1 calls itself in ALPN.
 const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
+/// How many sessions a client of TLS 1.3 gets at once, as with OpenSSL.
+const TLS13_TICKETS: usize = 2;
 /// The least that rustls takes for a record.
 const RECORD_BYTES_MIN: usize = 32;
 
@@ -63,6 +73,11 @@ impl ServerTls {
         Ok(ServerTls { options: Arc::new(options), config })
     }
 
+    /// Whether clients that take tickets get them.
+    pub fn has_tickets(&self) -> bool {
+        self.config.ticketer.enabled()
+    }
+
     /// Whether it has a certificate.
     pub fn has_identity(&self) -> bool {
         !self.options.identities.is_empty()
@@ -71,6 +86,24 @@ impl ServerTls {
     /// Its certificates.
     pub fn identities(&self) -> &[Identity] {
         &self.options.identities
+    }
+
+    /// The same server for one handshake, whose sessions are also kept elsewhere: one that was `found` there, and new
+    /// ones if it `records` them.
+    pub fn with_sessions(
+        &self,
+        found: Option<MadeSession>,
+        records: bool,
+    ) -> (ServerTls, Arc<ExternalSessions>) {
+        let own = Arc::clone(&self.config.session_storage);
+        let sessions = ExternalSessions::new(own, found, records, self.options.session_timeout_ms);
+        let sessions = Arc::new(sessions);
+        let mut config = ServerConfig::clone(&self.config);
+        config.session_storage = Arc::clone(&sessions) as Arc<dyn StoresServerSessions>;
+        if records {
+            config.send_tls13_tickets = TLS13_TICKETS;
+        }
+        (ServerTls { options: Arc::clone(&self.options), config: Arc::new(config) }, sessions)
     }
 
     /// The versions that it speaks.
@@ -122,15 +155,24 @@ fn build(o: &ServerOptions) -> Result<ServerConfig, rustls::Error> {
     config.ignore_client_order = o.prefers_own_ciphers;
     config.alpn_protocols = ALPN.iter().map(|p| p.to_vec()).collect();
     config.max_fragment_size = o.record_bytes_max.map(|n| n.max(RECORD_BYTES_MIN));
+    if let Some(log) = &o.key_log {
+        config.key_log = Arc::clone(log) as Arc<dyn rustls::KeyLog>;
+    }
     config.session_storage = match o.sessions_max {
         0 => Arc::new(NoServerSessionStorage {}),
         n => Arc::new(Sessions::new(n, o.session_timeout_ms)),
     };
     let timeout_secs = u32::try_from(o.session_timeout_ms / 1000).unwrap_or(u32::MAX).max(1);
-    match sessions::ticketer(timeout_secs).filter(|_| o.tickets) {
+    let ticketer = match &o.ticket_keys {
+        Some(keys) => {
+            Some(Arc::new(FileTickets::new(Arc::clone(keys), timeout_secs)) as Arc<dyn ProducesTickets>)
+        }
+        None => sessions::ticketer(timeout_secs),
+    };
+    match ticketer.filter(|_| o.tickets) {
         Some(ticketer) => config.ticketer = ticketer,
         None if o.sessions_max == 0 => config.send_tls13_tickets = 0,
-        None => {}
+        None => config.send_tls13_tickets = TLS13_TICKETS,
     }
     Ok(config)
 }

@@ -30,7 +30,7 @@ struct Session {
 }
 
 /// The longest that a ticket may be good (RFC 8446 section 4.6.1).
-const TICKET_SECS_MAX: u32 = 604_800;
+pub(super) const TICKET_SECS_MAX: u32 = 604_800;
 
 impl Sessions {
     /// At most `max` sessions for `timeout_ms` each.

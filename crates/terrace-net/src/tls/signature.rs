@@ -13,11 +13,16 @@ use super::default_provider;
 
 /// Whether `issuer` has signed `certificate`.
 pub(super) fn is_signed_by(certificate: &Certificate<'_>, issuer: &Certificate<'_>) -> bool {
+    has_signed(issuer, certificate.signed, certificate.signature_kind, certificate.signature)
+}
+
+/// Whether a signature of a kind (an `AlgorithmIdentifier` without its head) is by the key of `signer`.
+pub(super) fn has_signed(signer: &Certificate<'_>, message: &[u8], kind: &[u8], signature: &[u8]) -> bool {
     let known = default_provider().signature_verification_algorithms.all;
     known.iter().any(|a| {
-        a.signature_alg_id().as_ref() == certificate.signature_kind
-            && a.public_key_alg_id().as_ref() == issuer.key_kind
-            && a.verify_signature(issuer.key, certificate.signed, certificate.signature).is_ok()
+        a.signature_alg_id().as_ref() == kind
+            && a.public_key_alg_id().as_ref() == signer.key_kind
+            && a.verify_signature(signer.key, message, signature).is_ok()
     })
 }
 

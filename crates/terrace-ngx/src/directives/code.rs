@@ -165,6 +165,8 @@ fn all_forms() -> Vec<Forms> {
         forms!("exit_worker_by_lua", HTTP, "Lua code that runs when a worker ends.", |b, c| fill(&mut b.state::<LuaMain>().exit_worker, c)),
         forms!("ssl_client_hello_by_lua", HS, "Lua code that sees a client's first message of TLS.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_client_hello, Arc::new(c))),
         forms!("ssl_certificate_by_lua", HS, "Lua code that chooses the certificate that a client is shown.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_certificate, Arc::new(c))),
+        forms!("ssl_session_fetch_by_lua", HTTP, "Lua code that looks for the session that a client names.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_session_fetch, Arc::new(c))),
+        forms!("ssl_session_store_by_lua", HTTP, "Lua code that keeps a session that a handshake has made.", |b, c| fill(&mut b.conf::<LuaCodes>().ssl_session_store, Arc::new(c))),
         forms!("server_rewrite_by_lua", Contexts::HTTP.union(Contexts::SERVER), "Lua code for the server's rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().server_rewrite, Arc::new(c))),
         forms!("rewrite_by_lua", HSLI, "Lua code for the rewrite phase.", |b, c| fill(&mut b.conf::<LuaCodes>().rewrite, Arc::new(c))),
         forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),
@@ -185,15 +187,6 @@ fn table() -> Vec<Directive<Builder>> {
             let row = simple(f.names[i], f.contexts, arity, "", f.doc, f.set[i]);
             rows.push(Directive { shape, ..row });
         }
-    }
-    for name in ["ssl_session_fetch_by_lua_block", "ssl_session_store_by_lua_block"] {
-        let doc = "Accepted with a warning: it never runs.";
-        let row = simple(name, Contexts::HTTP, Arity::Exactly(0), "", doc, super::handshake::never_runs);
-        rows.push(Directive { shape: Shape::Raw, ..row });
-    }
-    for name in ["ssl_session_fetch_by_lua_file", "ssl_session_store_by_lua_file"] {
-        let doc = "Accepted with a warning: it never runs.";
-        rows.push(simple(name, Contexts::HTTP, Arity::Exactly(1), "", doc, super::handshake::never_runs));
     }
     rows.extend(settings::table(HSL));
     rows.extend(super::balancer::table());

@@ -1,11 +1,11 @@
-//! `ssl_client_hello_by_lua*` and `ssl_certificate_by_lua*`: Lua code that takes part in handshakes with clients.
+//! `ssl_client_hello_by_lua*`, `ssl_certificate_by_lua*`, `ssl_session_fetch_by_lua*`, `ssl_session_store_by_lua*`: Lua code
+//! that takes part in handshakes with clients.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use terrace_conf::{ConfError, Node};
 use terrace_http::tls::{Handshake, HandshakeHook, SslConf};
-use terrace_http::{Builder, LocalFuture, LocationBuilder, Request};
+use terrace_http::{LocalFuture, LocationBuilder, Request};
 use terrace_lua::Finish;
 
 use crate::chunks::Code;
@@ -50,22 +50,18 @@ pub(super) fn prepare(l: &mut LocationBuilder) {
         return;
     }
     let codes = l.settings.of::<LuaCodes>();
-    let hello = codes.ssl_client_hello.clone().map(|code| -> Arc<dyn HandshakeHook> {
-        Arc::new(LuaHook { code, phase: LuaPhase::SslClientHello, name: "ssl_client_hello_by_lua*" })
-    });
-    let certificate = codes.ssl_certificate.clone().map(|code| -> Arc<dyn HandshakeHook> {
-        Arc::new(LuaHook { code, phase: LuaPhase::SslCertificate, name: "ssl_certificate_by_lua*" })
-    });
+    let hook = |code: &Option<Arc<Code>>, phase, name| {
+        code.clone().map(|code| -> Arc<dyn HandshakeHook> { Arc::new(LuaHook { code, phase, name }) })
+    };
+    let hello = hook(&codes.ssl_client_hello, LuaPhase::SslClientHello, "ssl_client_hello_by_lua*");
+    let certificate = hook(&codes.ssl_certificate, LuaPhase::SslCertificate, "ssl_certificate_by_lua*");
+    let fetch = hook(&codes.ssl_session_fetch, LuaPhase::SslSessionFetch, "ssl_session_fetch_by_lua*");
+    let store = hook(&codes.ssl_session_store, LuaPhase::SslSessionStore, "ssl_session_store_by_lua*");
     let conf = l.settings.of::<SslConf>();
     conf.hello_hook = hello;
     if certificate.is_some() {
         conf.certificate_hook = certificate;
     }
-}
-
-/// `ssl_session_fetch_by_lua*` and `ssl_session_store_by_lua*` are taken, and never run.
-pub(super) fn never_runs(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
-    let text = "never runs: sessions are in tickets and in ssl_session_cache";
-    b.warn(&n.at, &format!("\"{}\" {text}", n.name));
-    Ok(())
+    conf.fetch_hook = fetch;
+    conf.store_hook = store;
 }

@@ -32,6 +32,8 @@ pub(super) fn prepare(b: &mut Builder, l: &mut LocationBuilder) -> Result<(), Co
         identity,
         reuses_sessions: false,
         sends_name: true,
+        passphrases: None,
+        key_log: c.ssl_key_log(),
     };
     let at = l.at.clone();
     let tls = LuaTls::new(b, options, &at)?;

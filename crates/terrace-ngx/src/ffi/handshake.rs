@@ -1,4 +1,4 @@
-//! `ngx.ssl` and `ngx.ssl.clienthello`: the handshake that a client waits for, and what is known of it later.
+//! `ngx.ssl`, `ngx.ssl.clienthello` and `ngx.ssl.session`: the handshake that a client waits for, and what is known of it later.
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
@@ -8,7 +8,10 @@ use std::sync::Arc;
 use terrace_http::Request;
 use terrace_http::tls::Handshake;
 use terrace_net::Address;
-use terrace_net::tls::{CertificateDer, Hello, Identity, Protocols, SigningKey, TlsStream, Trust};
+use terrace_net::tls::{
+    CertificateDer, Hello, Identity, MadeSession, Protocols, SESSION_BYTES_MAX, SigningKey, TlsStream, Trust,
+    is_session,
+};
 
 use super::ssl::{Certificates, Key};
 use super::{DONE, NO_REQUEST, NOT_FOUND, Text, bytes, fail, functions, give};
@@ -27,6 +30,9 @@ functions! {
     "int (*tls_export)(int, const char *, size_t, const char *, size_t, int, terrace_text *)" => tls_export,
     "int (*hello_extension)(unsigned, terrace_text *)" => hello_extension,
     "int (*hello_numbers)(int, terrace_text *)" => hello_numbers,
+    "int (*session_id)(terrace_text *)" => session_id,
+    "int (*session_get)(terrace_text *)" => session_get,
+    "int (*session_set)(const char *, size_t, terrace_text *)" => session_set,
     "int (*hello_protocols)(int, int, terrace_text *)" => hello_protocols,
 }
 
@@ -127,11 +133,19 @@ extern "C" fn tls_set_key(key: *const Key, out: *mut Text) -> c_int {
     })
 }
 
+/// `status_request`: the client wants a proof (RFC 6066 section 8).
+const STATUS_REQUEST: u16 = 5;
+
+/// `NOT_FOUND` says that the client has not asked for it.
 extern "C" fn tls_set_ocsp(data: *const u8, len: usize, out: *mut Text) -> c_int {
     with(out, |r| {
         // SAFETY: a Lua string.
         let response = unsafe { bytes(data, len) };
-        handshake(r)?.ocsp.replace(Some(response.to_vec()));
+        let handshake = handshake(r)?;
+        if hello(r, |h| h.extension(STATUS_REQUEST))?.is_none() {
+            return Ok(NOT_FOUND);
+        }
+        handshake.ocsp.replace(Some(response.to_vec()));
         Ok(DONE)
     })
 }
@@ -260,5 +274,52 @@ extern "C" fn hello_protocols(tls12: c_int, tls13: c_int, out: *mut Text) -> c_i
         }
         handshake(r)?.protocols.set(Some(protocols));
         Ok(DONE)
+    })
+}
+
+/// Calls `f` with the session that the running code looks for or takes.
+fn session<T>(r: &Request, what: &str, f: impl FnOnce(&mut MadeSession) -> Answer<T>) -> Answer<T> {
+    match handshake(r)?.session.borrow_mut().as_mut() {
+        Some(session) => f(session),
+        None => Err(format!("{what} in lua context")),
+    }
+}
+
+extern "C" fn session_id(out: *mut Text) -> c_int {
+    with(out, |r| {
+        let hex = session(r, "uninitialized session id", |s| {
+            let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+            Ok(s.id.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect::<Vec<u8>>())
+        })?;
+        Ok(given(out, Some(&hex)))
+    })
+}
+
+extern "C" fn session_get(out: *mut Text) -> c_int {
+    with(out, |r| {
+        let serialized = session(r, "bad session", |s| match s.serialized.len() {
+            0 => Err("bad session in lua context".to_owned()),
+            n if n > SESSION_BYTES_MAX => Err("session too big to serialize".to_owned()),
+            _ => Ok(s.serialized.clone()),
+        })?;
+        Ok(given(out, Some(&serialized)))
+    })
+}
+
+/// The session that was looked for is found. One that is too old, or another's, is not taken up.
+extern "C" fn session_set(data: *const u8, len: usize, out: *mut Text) -> c_int {
+    with(out, |r| {
+        // SAFETY: a Lua string.
+        let serialized = unsafe { bytes(data, len) };
+        session(r, "bad session", |s| {
+            if serialized.is_empty() {
+                return Err("invalid session length".to_owned());
+            }
+            if !is_session(serialized) {
+                return Err("failed to de-serialize session".to_owned());
+            }
+            s.serialized = serialized.to_vec();
+            Ok(DONE)
+        })
     })
 }

@@ -15,6 +15,7 @@ mod handshake;
 mod header;
 mod log;
 pub mod nginx;
+mod ocsp;
 pub mod output;
 pub mod pairs;
 mod re;
@@ -88,6 +89,8 @@ pub fn context_name(code: c_int) -> &'static CStr {
         Some(LuaPhase::Precontent) => c"API disabled in the context of precontent_by_lua*",
         Some(LuaPhase::SslClientHello) => c"API disabled in the context of ssl_client_hello_by_lua*",
         Some(LuaPhase::SslCertificate) => c"API disabled in the context of ssl_certificate_by_lua*",
+        Some(LuaPhase::SslSessionFetch) => c"API disabled in the context of ssl_session_fetch_by_lua*",
+        Some(LuaPhase::SslSessionStore) => c"API disabled in the context of ssl_session_store_by_lua*",
         Some(LuaPhase::ExitWorker) => c"API disabled in the context of exit_worker_by_lua*",
     }
 }
@@ -105,6 +108,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         handshake::functions(),
         header::functions(),
         log::functions(),
+        ocsp::functions(),
         output::functions(),
         req::functions(),
         re::functions(),

@@ -17,7 +17,7 @@ functions! {
     "struct terrace_key *(*ssl_key)(const char *, size_t, int, terrace_text *)" => ssl_key,
     "void (*ssl_key_free)(struct terrace_key *)" => ssl_key_free,
     "int (*ssl_certs_der)(const char *, size_t, terrace_text *)" => ssl_certs_der,
-    "int (*ssl_key_der)(const char *, size_t, terrace_text *)" => ssl_key_der,
+    "int (*ssl_key_der)(const char *, size_t, const char *, size_t, terrace_text *)" => ssl_key_der,
 }
 
 /// OpenResty's words for what cannot be read; the reason follows.
@@ -65,7 +65,7 @@ extern "C" fn ssl_key(data: *const u8, len: usize, is_der: c_int, out: *mut Text
     let parsed = if is_der != 0 {
         PrivateKeyDer::try_from(data).map(|k| k.clone_key()).map_err(|_| CredentialsError::NoKey)
     } else {
-        key_of_pem(data)
+        key_of_pem(data, &[])
     };
     boxed(parsed.and_then(private_key).map(Key), if is_der != 0 { BAD_DER_KEY } else { BAD_KEY }, out)
 }
@@ -91,11 +91,18 @@ extern "C" fn ssl_certs_der(data: *const u8, len: usize, out: *mut Text) -> c_in
     }
 }
 
-/// The DER form of a PEM text's key.
-extern "C" fn ssl_key_der(data: *const u8, len: usize, out: *mut Text) -> c_int {
-    // SAFETY: a Lua string; Lua passes a text of its own.
+/// The DER form of a PEM text's key, which a passphrase decrypts, unless that is null.
+extern "C" fn ssl_key_der(
+    data: *const u8,
+    len: usize,
+    passphrase: *const u8,
+    passphrase_len: usize,
+    out: *mut Text,
+) -> c_int {
+    // SAFETY: two Lua strings, the second perhaps null; Lua passes a text of its own.
     unsafe {
-        match key_of_pem(bytes(data, len)) {
+        let passphrase = (!passphrase.is_null()).then(|| bytes(passphrase, passphrase_len).to_vec());
+        match key_of_pem(bytes(data, len), passphrase.as_slice()) {
             Ok(key) => {
                 give(out, |b| b.extend_from_slice(key.secret_der()));
                 DONE

@@ -42,6 +42,8 @@ settings! {
         certificate: Option<Pem> = None,
         /// `proxy_ssl_certificate_key`.
         certificate_key: Option<Pem> = None,
+        /// `proxy_ssl_password_file`.
+        password_file: Option<Pem> = None,
         /// `proxy_ssl_session_reuse`.
         session_reuse: bool = true,
     }
@@ -61,6 +63,7 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("proxy_ssl_crl", HSL, ONE, "", "The file of lists of revoked certificates of servers.", setting!(Conf, crl, |n: &Node| file(n).map(Some))),
     simple("proxy_ssl_certificate", HSL, ONE, "", "The file of the certificate that servers are shown.", setting!(Conf, certificate, |n: &Node| file(n).map(Some))),
     simple("proxy_ssl_certificate_key", HSL, ONE, "", "The file of its key.", setting!(Conf, certificate_key, |n: &Node| file(n).map(Some))),
+    simple("proxy_ssl_password_file", HSL, ONE, "", "The file of passphrases of the key, one a line, each of which is tried.", setting!(Conf, password_file, |n: &Node| file(n).map(Some))),
     simple("proxy_ssl_session_reuse", HSL, Arity::Flag, "on", "Whether sessions with servers are taken up again.", setting!(Conf, session_reuse, flag)),
 ];
 
@@ -137,6 +140,8 @@ impl ProxyTls {
             identity,
             reuses_sessions: c.session_reuse(),
             sends_name: c.server_name(),
+            passphrases: c.password_file(),
+            key_log: None,
         };
         if settings.verifies && settings.trusted.is_none() {
             return Err(ConfError::at(

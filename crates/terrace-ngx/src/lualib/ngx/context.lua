@@ -53,6 +53,7 @@ local names = {
     [64] = "header_filter", [128] = "body_filter", [256] = "log", [512] = "timer", [1024] = "balancer",
     [2048] = "server_rewrite", [4096] = "exit_worker", [8192] = "precontent",
     [16384] = "ssl_client_hello", [32768] = "ssl_cert",
+    [65536] = "ssl_session_fetch", [131072] = "ssl_session_store",
 }
 
 function ngx.get_phase()

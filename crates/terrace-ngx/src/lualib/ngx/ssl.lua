@@ -61,10 +61,9 @@ function _M.cert_pem_to_der(pem)
     return take()
 end
 
--- A passphrase is of no use: encrypted keys are refused.
-function _M.priv_key_pem_to_der(pem)
+function _M.priv_key_pem_to_der(pem, passphrase)
     check_string(pem, 1, "priv_key_pem_to_der")
-    if native.ssl_key_der(pem, #pem, text) ~= 0 then
+    if native.ssl_key_der(pem, #pem, passphrase, passphrase and #passphrase or 0, text) ~= 0 then
         return nil, take()
     end
     return take()
