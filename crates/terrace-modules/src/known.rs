@@ -61,9 +61,7 @@ pub static KNOWN: &[Known] = known! {
     NotCarriedOut "This part of TLS is not carried out.":
         "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_ocsp" "ssl_ocsp_responder" "ssl_conf_command" "ssl_alpn" "ssl_preread";
     NotCarriedOut "This part of Lua's TLS is not carried out.":
-        "lua_ssl_conf_command" "lua_upstream_skip_openssl_default_verify"
-        "proxy_ssl_certificate_by_lua_block" "proxy_ssl_certificate_by_lua_file" "proxy_ssl_verify_by_lua_block"
-        "proxy_ssl_verify_by_lua_file";
+        "lua_ssl_conf_command";
     NotCarriedOut "HTTP/2 and HTTP/3 are not carried out yet.":
         "http2" "http3" "http3_hq" "quic_retry" "quic_host_key";
     NotCarriedOut "Limits by key are not carried out yet.":

@@ -243,7 +243,7 @@ fn log_failure(r: &Request, what: &str, ended: &Result<Ended, u16>) {
 }
 
 /// As OpenResty's messages of the phases that are no coroutines: the text alone.
-fn log_run_error(r: &Request, what: &str, error: &LuaError) {
+pub fn log_run_error(r: &Request, what: &str, error: &LuaError) {
     r.log(Level::Error, format_args!("{what}: {}\n{}", error.message, error.traceback));
 }
 

@@ -40,6 +40,10 @@ pub enum LuaPhase {
     SslSessionFetch = 1 << 16,
     /// `ssl_session_store_by_lua*`
     SslSessionStore = 1 << 17,
+    /// `proxy_ssl_certificate_by_lua*`
+    ProxySslCertificate = 1 << 18,
+    /// `proxy_ssl_verify_by_lua*`
+    ProxySslVerify = 1 << 19,
 }
 
 /// The phases in which a response may be made.
@@ -49,11 +53,13 @@ pub const RESPONDING: u32 = LuaPhase::Rewrite as u32
     | LuaPhase::Precontent as u32
     | LuaPhase::Content as u32;
 
-/// The phases of a client's handshake, before any request.
+/// The phases of handshakes, with a client before any request, or with a server.
 pub const HANDSHAKE: u32 = LuaPhase::SslClientHello as u32
     | LuaPhase::SslCertificate as u32
     | LuaPhase::SslSessionFetch as u32
-    | LuaPhase::SslSessionStore as u32;
+    | LuaPhase::SslSessionStore as u32
+    | LuaPhase::ProxySslCertificate as u32
+    | LuaPhase::ProxySslVerify as u32;
 
 /// The phases that belong to a client's request.
 pub const REQUEST: u32 = RESPONDING
@@ -61,4 +67,6 @@ pub const REQUEST: u32 = RESPONDING
     | LuaPhase::HeaderFilter as u32
     | LuaPhase::BodyFilter as u32
     | LuaPhase::Log as u32
-    | LuaPhase::Balancer as u32;
+    | LuaPhase::Balancer as u32
+    | LuaPhase::ProxySslCertificate as u32
+    | LuaPhase::ProxySslVerify as u32;

@@ -243,6 +243,7 @@ impl LuaTls {
             protocols: o.protocols,
             ciphers: o.ciphers.clone(),
             trust: Some(Arc::new(trust)),
+            checks_signatures: true,
             identity: None,
             reuses_sessions: false,
             sends_name: true,

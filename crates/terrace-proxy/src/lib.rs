@@ -21,6 +21,7 @@ mod variables;
 
 pub use balancer::{Attempt, Balancer, FailureKind, LastFailure};
 pub use known::KNOWN;
+pub use proxy::{UpstreamHandshake, UpstreamHook, UpstreamHooks};
 pub use upstream::set_balancer;
 
 use terrace_http::Module;

@@ -7,3 +7,4 @@ mod ocsp;
 mod server;
 mod sessions;
 mod upstream;
+mod upstream_lua;

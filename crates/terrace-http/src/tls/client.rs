@@ -16,6 +16,8 @@ pub struct ClientSettings {
     pub ciphers: String,
     /// Whether the server's certificate must be trusted.
     pub verifies: bool,
+    /// Whether the server must prove that its certificate is its own, even where that need not be trusted.
+    pub checks_signatures: bool,
     /// How many certificates may lie between a server's and its authority's.
     pub depth: usize,
     /// The file of the authorities.
@@ -79,6 +81,7 @@ impl ClientSettings {
         let options = ClientOptions {
             protocols: self.protocols,
             ciphers: self.ciphers.clone(),
+            checks_signatures: self.checks_signatures,
             trust: trust.map(Into::into),
             identity,
             reuses_sessions: self.reuses_sessions,

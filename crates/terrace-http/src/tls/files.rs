@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use terrace_net::tls::{
-    CertificateDer, CertificateRevocationListDer, CredentialsError, Identity, KeyLogFile, TicketKey,
-    certificates_of_pem, key_of_pem, private_key,
+    CertificateDer, CertificateRevocationListDer, CredentialsError, Identity, KeyLogFile,
+    OCSP_RESPONSE_BYTES_MAX, TicketKey, certificates_of_pem, is_ocsp_response, key_of_pem, private_key,
 };
 
 fn read(dir: &Path, what: &str, name: &str) -> Result<Vec<u8>, String> {
@@ -64,10 +64,10 @@ pub fn crls(dir: &Path, name: &str) -> Result<Vec<CertificateRevocationListDer<'
 /// An authority's answer by OCSP, in DER.
 ///
 /// # Errors
-/// When it cannot be read, or is none by its form.
+/// When it cannot be read, is none by its form, or too long.
 pub fn ocsp_response(dir: &Path, name: &str) -> Result<Vec<u8>, String> {
     let der = read(dir, "OCSP response", name)?;
-    if terrace_net::tls::is_ocsp_response(&der) {
+    if der.len() <= OCSP_RESPONSE_BYTES_MAX && is_ocsp_response(&der) {
         return Ok(der);
     }
     Err(format!("cannot load OCSP response \"{}\": d2i_OCSP_RESPONSE_bio() failed", dir.join(name).display()))

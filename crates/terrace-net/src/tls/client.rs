@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 
 use super::signature::check_handshake;
@@ -24,6 +24,8 @@ pub struct ClientOptions {
     pub ciphers: String,
     /// Whom to trust; none trusts everybody.
     pub trust: Option<Arc<Trust>>,
+    /// Whether the server must prove that its certificate is its own, even where everybody is trusted.
+    pub checks_signatures: bool,
     /// The client's own certificate.
     pub identity: Option<Identity>,
     /// Whether sessions are kept for later connections.
@@ -63,7 +65,8 @@ impl ClientTls {
         let builder =
             ClientConfig::builder_with_provider(provider).with_protocol_versions(&o.protocols.versions())?;
         let verifies = o.trust.is_some();
-        let check = Arc::new(Check { trust: o.trust, algorithms });
+        let checks_signatures = verifies || o.checks_signatures;
+        let check = Arc::new(Check { trust: o.trust, checks_signatures, algorithms });
         let builder = builder.dangerous().with_custom_certificate_verifier(check);
         let mut config = match o.identity {
             Some(Identity(key)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
@@ -95,6 +98,18 @@ impl ClientTls {
     pub fn with_identity(&self, identity: &Identity) -> ClientTls {
         let mut config = ClientConfig::clone(&self.config);
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0)));
+        ClientTls { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// The same client for one handshake with another certificate of its own, or none. It takes no session up again, and
+    /// keeps none: they would be of other certificates.
+    pub fn showing(&self, identity: Option<&Identity>) -> ClientTls {
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = match identity {
+            Some(identity) => Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))),
+            None => Arc::new(ShowsNone),
+        };
+        config.resumption = Resumption::disabled();
         ClientTls { config: Arc::new(config), ..self.clone() }
     }
 
@@ -130,14 +145,29 @@ impl ClientTls {
     }
 }
 
+/// Has no certificate to show.
+#[derive(Debug)]
+struct ShowsNone;
+
+impl ResolvesClientCert for ShowsNone {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
 /// Stands for "no host": an address is not sent, and a certificate for this one is not asked for.
 const NO_HOST: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// Checks a server's certificate. One who trusts everybody checks no signature either: whoever sits in between could
-/// show a certificate of its own.
+/// Checks a server's certificate. One who trusts everybody checks no signature either, unless somebody else looks at the
+/// certificate later: whoever sits in between could show a certificate of its own.
 #[derive(Debug)]
 struct Check {
     trust: Option<Arc<Trust>>,
+    checks_signatures: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -168,7 +198,7 @@ impl ServerCertVerifier for Check {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if self.trust.is_none() {
+        if !self.checks_signatures {
             return Ok(HandshakeSignatureValid::assertion());
         }
         check_handshake(message, certificate, signature, &self.algorithms)
@@ -180,7 +210,7 @@ impl ServerCertVerifier for Check {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if self.trust.is_none() {
+        if !self.checks_signatures {
             return Ok(HandshakeSignatureValid::assertion());
         }
         check_handshake(message, certificate, signature, &self.algorithms)

@@ -36,7 +36,9 @@ pub use credentials::{
 pub use external::{ExternalSessions, MadeSession, SESSION_BYTES_MAX, is_session};
 pub use hello::Hello;
 pub use keylog::KeyLogFile;
-pub use ocsp::{OcspError, check_ocsp_response, is_ocsp_response, ocsp_request, ocsp_responder};
+pub use ocsp::{
+    OCSP_RESPONSE_BYTES_MAX, OcspError, check_ocsp_response, is_ocsp_response, ocsp_request, ocsp_responder,
+};
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 pub use rustls::sign::SigningKey;
 pub use server::{ServerOptions, ServerTls};
@@ -53,6 +55,9 @@ pub enum HandshakeError {
     /// The peer's certificate was refused.
     #[error("{0}")]
     Certificate(Verdict),
+    /// A module has ended it; OpenSSL's words for that.
+    #[error("{0}")]
+    Refused(&'static str),
     /// The protocol went wrong.
     #[error("{0}")]
     Tls(rustls::Error),

@@ -58,6 +58,8 @@ const SHA256_OID: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01
 const BASIC: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
 /// How far clocks may be apart, seconds.
 const CLOCK_SKEW_SECS: i64 = 300;
+/// The longest answer that is sent to clients, bytes; messages of TLS hold 64 KiB.
+pub const OCSP_RESPONSE_BYTES_MAX: usize = 32 * 1024;
 /// How many certificates of an answer are looked at.
 const SIGNERS_MAX: usize = 8;
 

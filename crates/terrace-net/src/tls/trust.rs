@@ -43,6 +43,30 @@ impl Verdict {
     const PURPOSE: Verdict = Verdict { code: 26, text: "unsuitable certificate purpose" };
     const TOO_LONG: Verdict = Verdict { code: 22, text: "certificate chain too long" };
     const REJECTED: Verdict = Verdict { code: 28, text: "certificate rejected" };
+    const ALL: [Verdict; 16] = [
+        Verdict::HOST_MISMATCH,
+        Verdict::NO_ISSUER,
+        Verdict::SELF_SIGNED,
+        Verdict::SELF_SIGNED_IN_CHAIN,
+        Verdict::EXPIRED,
+        Verdict::NOT_YET,
+        Verdict::REVOKED,
+        Verdict::NO_CRL,
+        Verdict::CRL_EXPIRED,
+        Verdict::BAD_SIGNATURE,
+        Verdict::PURPOSE,
+        Verdict::TOO_LONG,
+        Verdict::REJECTED,
+        Verdict { code: 21, text: "unable to verify the first certificate" },
+        Verdict { code: 27, text: "certificate not trusted" },
+        Verdict { code: 50, text: "application verification failure" },
+    ];
+
+    /// One of OpenSSL's numbers with its words.
+    pub fn of_code(code: u32) -> Verdict {
+        let known = Verdict::ALL.iter().find(|v| v.code == code);
+        Verdict { code, text: known.map_or("unknown certificate verification error", |v| v.text) }
+    }
 
     /// Whether `optional_no_ca` lets it pass: the chain ends in no known authority.
     pub fn is_about_authority(&self) -> bool {

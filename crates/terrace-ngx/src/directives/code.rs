@@ -6,6 +6,7 @@ use std::sync::Arc;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
 use terrace_http::conf::table::{HS, HSL, HSLI, SetFn, simple};
 use terrace_http::{Builder, LocalFuture, LocationBuilder, Module, Phase, Worker};
+use terrace_proxy::UpstreamHooks;
 
 use super::settings;
 use crate::chunks::Code;
@@ -172,6 +173,8 @@ fn all_forms() -> Vec<Forms> {
         forms!("access_by_lua", HSLI, "Lua code for the access phase.", |b, c| fill(&mut b.conf::<LuaCodes>().access, Arc::new(c))),
         forms!("precontent_by_lua", HSLI, "Lua code that runs before the response is made.", |b, c| fill(&mut b.conf::<LuaCodes>().precontent, Arc::new(c))),
         forms!("content_by_lua", Contexts::LOCATION.union(Contexts::LOCATION_IF), "Lua code that makes the response.", |b, c| fill(&mut b.conf::<LuaCodes>().content, Arc::new(c))),
+        forms!("proxy_ssl_certificate_by_lua", Contexts::LOCATION, "Lua code that gives the certificate that a server is shown.", |b, c| fill(&mut b.conf::<UpstreamHooks>().certificate, super::proxy_ssl::certificate(c))),
+        forms!("proxy_ssl_verify_by_lua", Contexts::LOCATION, "Lua code that judges the certificate that a server shows.", |b, c| fill(&mut b.conf::<UpstreamHooks>().verify, super::proxy_ssl::verify(c))),
         forms!("header_filter_by_lua", HSLI, "Lua code that changes the response's header.", |b, c| fill(&mut b.conf::<LuaCodes>().header_filter, Arc::new(c))),
         forms!("body_filter_by_lua", HSLI, "Lua code that changes the response's body as it passes.", |b, c| fill(&mut b.conf::<LuaCodes>().body_filter, Arc::new(c))),
         forms!("log_by_lua", HSLI, "Lua code that runs after the response.", |b, c| fill(&mut b.conf::<LuaCodes>().log, Arc::new(c))),

@@ -25,7 +25,7 @@ impl HandshakeHook for LuaHook {
     fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
         handshake.context.set(self.name);
         let step = handlers::run(r, &self.code, self.phase, Vec::new());
-        let (r, handshake) = (Rc::clone(r), Rc::clone(handshake));
+        let (r, handshake, phase) = (Rc::clone(r), Rc::clone(handshake), self.phase);
         Box::pin(async move {
             let goes_on = match &step.get().await {
                 Err(_) => false,
@@ -33,7 +33,12 @@ impl HandshakeHook for LuaHook {
                     Finish::Returned => true,
                     Finish::Exit(code) => (0..300).contains(code),
                     Finish::Error(e) => {
-                        log_error(&r, "lua entry thread aborted", e);
+                        match phase {
+                            LuaPhase::SslSessionStore => {
+                                handlers::log_run_error(&r, "failed to run session_store_by_lua*", e);
+                            }
+                            _ => log_error(&r, "lua entry thread aborted", e),
+                        }
                         false
                     }
                 },

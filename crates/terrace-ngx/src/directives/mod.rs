@@ -3,6 +3,7 @@
 mod balancer;
 mod code;
 mod handshake;
+mod proxy_ssl;
 mod settings;
 mod tls;
 

@@ -8,6 +8,7 @@ use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
 use terrace_http::conf::table::simple;
 use terrace_http::tls::values::{ciphers, file, protocols};
 use terrace_http::{Builder, Value};
+use terrace_proxy::UpstreamHooks;
 use terrace_shdict::Dict;
 
 use crate::chunks::Code;
@@ -93,6 +94,7 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("lua_ssl_crl", hsl, Exactly(1), "", "The file of lists of revoked certificates of servers.", location!(ssl_crl, |n: &Node| file(n).map(Some))),
         simple("lua_ssl_certificate", hsl, Exactly(1), "", "The file of the certificate that sslhandshake shows.", location!(ssl_certificate, |n: &Node| file(n).map(Some))),
         simple("lua_ssl_certificate_key", hsl, Exactly(1), "", "The file of its key.", location!(ssl_certificate_key, |n: &Node| file(n).map(Some))),
+        simple("lua_upstream_skip_openssl_default_verify", Contexts::LOCATION.union(Contexts::LOCATION_IF), Flag, "off", "Whether only proxy_ssl_verify_by_lua judges certificates of servers, without proxy_ssl_trusted_certificate.", |b, n| { let v = n.flag(0)?; n.set_once(&mut b.conf::<UpstreamHooks>().skips_default, v) }),
         simple("lua_ssl_key_log", hsl, Exactly(1), "", "The file that the secrets of sslhandshake's connections are appended to. Whoever reads it reads the connections.", location!(ssl_key_log, |n: &Node| file(n).map(Some))),
         simple("lua_capture_error_log", HTTP, Exactly(1), "", "The size of the buffer of error log lines for ngx.errlog.", |b, n| { let size = n.size(0)?; if size < 4096 { return Err(n.error(format!("invalid capture error log size \"{}\", minimum size is 4096", n.args[0]))); } n.set_once(&mut b.state::<LuaMain>().captured_bytes_max, size) }),
         simple("lua_max_pending_timers", HTTP, Exactly(1), "1024", "How many timers may wait.", |b, n| { b.state::<LuaMain>().pending_timers_max = Some(n.number(0)?); Ok(()) }),

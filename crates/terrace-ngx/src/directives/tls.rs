@@ -26,6 +26,7 @@ pub(super) fn prepare(b: &mut Builder, l: &mut LocationBuilder) -> Result<(), Co
         protocols: c.ssl_protocols(),
         ciphers: c.ssl_ciphers(),
         verifies: false,
+        checks_signatures: false,
         depth: c.ssl_verify_depth(),
         trusted: c.ssl_trusted_certificate(),
         crl: c.ssl_crl(),

@@ -9,8 +9,8 @@ use terrace_http::Request;
 use terrace_http::tls::Handshake;
 use terrace_net::Address;
 use terrace_net::tls::{
-    CertificateDer, Hello, Identity, MadeSession, Protocols, SESSION_BYTES_MAX, SigningKey, TlsStream, Trust,
-    is_session,
+    CertificateDer, Hello, Identity, MadeSession, OCSP_RESPONSE_BYTES_MAX, Protocols, SESSION_BYTES_MAX,
+    SigningKey, TlsStream, Trust, is_session,
 };
 
 use super::ssl::{Certificates, Key};
@@ -144,6 +144,9 @@ extern "C" fn tls_set_ocsp(data: *const u8, len: usize, out: *mut Text) -> c_int
         let handshake = handshake(r)?;
         if hello(r, |h| h.extension(STATUS_REQUEST))?.is_none() {
             return Ok(NOT_FOUND);
+        }
+        if response.len() > OCSP_RESPONSE_BYTES_MAX {
+            return Err("SSL_set_tlsext_status_ocsp_resp() failed".to_owned());
         }
         handshake.ocsp.replace(Some(response.to_vec()));
         Ok(DONE)

@@ -25,6 +25,7 @@ pub mod shared;
 pub mod ssl;
 mod time;
 mod upstream;
+mod upstream_handshake;
 mod var;
 pub mod worker;
 mod zlib;
@@ -91,6 +92,10 @@ pub fn context_name(code: c_int) -> &'static CStr {
         Some(LuaPhase::SslCertificate) => c"API disabled in the context of ssl_certificate_by_lua*",
         Some(LuaPhase::SslSessionFetch) => c"API disabled in the context of ssl_session_fetch_by_lua*",
         Some(LuaPhase::SslSessionStore) => c"API disabled in the context of ssl_session_store_by_lua*",
+        Some(LuaPhase::ProxySslCertificate) => {
+            c"API disabled in the context of proxy_ssl_certificate_by_lua*"
+        }
+        Some(LuaPhase::ProxySslVerify) => c"API disabled in the context of proxy_ssl_verify_by_lua*",
         Some(LuaPhase::ExitWorker) => c"API disabled in the context of exit_worker_by_lua*",
     }
 }
@@ -117,6 +122,7 @@ pub fn table() -> (String, Vec<*const c_void>) {
         ssl::functions(),
         time::functions(),
         upstream::functions(),
+        upstream_handshake::functions(),
         var::functions(),
         worker::functions(),
         zlib::functions(),

@@ -359,7 +359,7 @@ impl Run {
 
     async fn shake(&self, stream: Stream, secured: &Secured) -> Result<Stream, Failure> {
         let timeout_ms = self.timeout(|h| h.connect_timeout_ms.get(), self.s.connect_timeout_ms);
-        let mut shaking = pin!(secured.shake(stream));
+        let mut shaking = pin!(secured.shake(&self.r, stream));
         let mut timer = Timer::new();
         let done = self.watch.wait(&mut timer, deadline(timeout_ms), |cx| shaking.as_mut().poll(cx).map(Ok));
         match done.await {

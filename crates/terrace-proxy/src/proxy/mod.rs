@@ -3,6 +3,7 @@
 mod attempts;
 mod body;
 pub(crate) mod exchange;
+mod handshake;
 mod headers;
 pub(crate) mod next;
 mod request;
@@ -23,6 +24,7 @@ use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value,
 use terrace_http1::Version;
 
 pub(crate) use attempts::{to_net, to_upstream};
+pub use handshake::{UpstreamHandshake, UpstreamHook, UpstreamHooks};
 use next::NextUpstream;
 use rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use settings::{ProxyHandler, Settings};

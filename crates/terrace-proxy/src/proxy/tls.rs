@@ -1,6 +1,7 @@
 //! `proxy_ssl_*`: TLS with the servers of a `proxy_pass https://`.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use terrace_conf::{Arity, ConfError, Directive, Node};
 use terrace_http::conf::table::{HSL, flag, simple};
@@ -8,7 +9,9 @@ use terrace_http::tls::client::ClientSettings;
 use terrace_http::tls::values::{Pem, ciphers, file, protocols};
 use terrace_http::{Builder, LocationBuilder, Module, Request, Value, setting, settings};
 use terrace_net::Stream;
-use terrace_net::tls::{ClientTls, HandshakeError, Protocols, TlsStream, Verdict};
+use terrace_net::tls::{Certificate, ClientTls, HandshakeError, Protocols, TlsStream, Verdict};
+
+use super::handshake::{UpstreamHandshake, UpstreamHook, UpstreamHooks};
 
 /// The module.
 pub struct ProxySsl;
@@ -72,6 +75,15 @@ pub(super) struct ProxyTls {
     client: ClientTls,
     name: Option<Value>,
     sends_name: bool,
+    hooks: Option<Arc<Hooks>>,
+}
+
+/// Who takes part in handshakes.
+struct Hooks {
+    certificate: Option<Arc<dyn UpstreamHook>>,
+    verify: Option<Arc<dyn UpstreamHook>>,
+    /// Whether the name in the certificate is still to be checked: `verify` is the only judge of the rest.
+    checks_name: bool,
 }
 
 /// Whom a connection was made to: only requests that want the same may use it again.
@@ -79,6 +91,7 @@ pub(crate) struct Secured {
     client: ClientTls,
     sends_name: bool,
     name: String,
+    hooks: Option<Arc<Hooks>>,
 }
 
 impl Secured {
@@ -86,19 +99,69 @@ impl Secured {
     pub(crate) fn fits(kept: Option<&Rc<Secured>>, wanted: Option<&Rc<Secured>>) -> bool {
         match (kept, wanted) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.client.is(&b.client) && a.name == b.name && a.sends_name == b.sends_name,
+            (Some(a), Some(b)) => {
+                let same_hooks = match (&a.hooks, &b.hooks) {
+                    (None, None) => true,
+                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                    _ => false,
+                };
+                a.client.is(&b.client) && a.name == b.name && a.sends_name == b.sends_name && same_hooks
+            }
             _ => false,
         }
     }
 
     /// Makes the handshake over a fresh connection.
-    pub(super) async fn shake(&self, stream: Stream) -> Result<Stream, HandshakeError> {
+    pub(super) async fn shake(&self, r: &Rc<Request>, stream: Stream) -> Result<Stream, HandshakeError> {
         let stream = stream.with_tls();
         if let Some(tls) = stream.tls() {
             let host = Some(&self.name[..]).filter(|n| !n.is_empty());
-            TlsStream::connect(tls, &self.client, host, self.sends_name, None).await?;
+            let handshake = Rc::new(UpstreamHandshake::default());
+            r.put_state(Rc::clone(&handshake));
+            match &self.hooks {
+                None => TlsStream::connect(tls, &self.client, host, self.sends_name, None).await?,
+                Some(hooks) => self.shake_with(r, tls, &handshake, hooks).await?,
+            }
+            handshake.protocol.set(tls.protocol());
         }
         Ok(stream)
+    }
+
+    async fn shake_with(
+        &self,
+        r: &Rc<Request>,
+        tls: &TlsStream,
+        handshake: &Rc<UpstreamHandshake>,
+        hooks: &Hooks,
+    ) -> Result<(), HandshakeError> {
+        let host = Some(&self.name[..]).filter(|n| !n.is_empty());
+        let mut client = self.client.clone();
+        if let Some(hook) = &hooks.certificate {
+            if !hook.run(r, handshake).await {
+                return Err(HandshakeError::Refused("cert cb error"));
+            }
+            if let Some(identity) = handshake.identity.take() {
+                client = client.showing(identity.as_ref());
+            }
+        }
+        TlsStream::connect(tls, &client, host, self.sends_name, None).await?;
+        let chain = tls.peer_certificates().unwrap_or_default();
+        if let Some(host) = host.filter(|_| hooks.checks_name) {
+            let leaf = chain.first().and_then(Certificate::parse);
+            if !leaf.is_some_and(|c| c.is_for(host)) {
+                return Err(HandshakeError::Certificate(Verdict::HOST_MISMATCH));
+            }
+        }
+        let Some(hook) = &hooks.verify else { return Ok(()) };
+        handshake.protocol.set(tls.protocol());
+        handshake.chain.replace(Some(chain).filter(|c| !c.is_empty()));
+        if !hook.run(r, handshake).await {
+            return Err(HandshakeError::Refused("certificate verify failed"));
+        }
+        match handshake.verdict.get() {
+            0 => Ok(()),
+            code => Err(HandshakeError::Certificate(Verdict::of_code(code))),
+        }
     }
 
     /// What the log says of a failed handshake.
@@ -113,6 +176,7 @@ impl Secured {
             HandshakeError::Closed => "peer closed connection in SSL handshake".to_owned(),
             HandshakeError::Io(e) => format!("SSL_do_handshake() failed {}", terrace_base::OsError(e)),
             HandshakeError::Tls(e) => format!("SSL_do_handshake() failed (SSL: {e})"),
+            HandshakeError::Refused(why) => format!("SSL_do_handshake() failed (SSL: {why})"),
         }
     }
 }
@@ -121,6 +185,9 @@ impl ProxyTls {
     /// What a location's directives say.
     pub(super) fn resolve(b: &mut Builder, l: &mut LocationBuilder) -> Result<ProxyTls, ConfError> {
         let at = l.at.clone();
+        let hooks = l.settings.of::<UpstreamHooks>();
+        let (certificate, verify) = (hooks.certificate.clone(), hooks.verify.clone());
+        let skips_default = verify.is_some() && hooks.skips_default.unwrap_or(false);
         let c = l.settings.of::<Conf>();
         let identity = match (c.certificate(), c.certificate_key()) {
             (Some(certificate), Some(key)) => Some((certificate, key)).filter(|(c, _)| !c.0.is_empty()),
@@ -133,7 +200,8 @@ impl ProxyTls {
         let settings = ClientSettings {
             protocols: c.protocols(),
             ciphers: c.ciphers(),
-            verifies: c.verify(),
+            verifies: if verify.is_some() { !skips_default } else { c.verify() },
+            checks_signatures: verify.is_some(),
             depth: c.verify_depth(),
             trusted: c.trusted_certificate(),
             crl: c.crl(),
@@ -143,14 +211,17 @@ impl ProxyTls {
             passphrases: c.password_file(),
             key_log: None,
         };
-        if settings.verifies && settings.trusted.is_none() {
+        if c.verify() && !skips_default && settings.trusted.is_none() {
             return Err(ConfError::at(
                 &at,
                 "no proxy_ssl_trusted_certificate for proxy_ssl_verify".to_owned(),
             ));
         }
         let (name, sends_name) = (c.name(), settings.sends_name);
-        Ok(ProxyTls { client: settings.client(b, &at)?, name, sends_name })
+        let checks_name = skips_default && c.verify();
+        let hooks = (certificate.is_some() || verify.is_some())
+            .then(|| Arc::new(Hooks { certificate, verify, checks_name }));
+        Ok(ProxyTls { client: settings.client(b, &at)?, name, sends_name, hooks })
     }
 
     /// Whom a request wants to speak to, where the URL names `host`.
@@ -160,7 +231,8 @@ impl ProxyTls {
             None => host.to_vec().into(),
         };
         let name = without_port(&String::from_utf8_lossy(&name)).to_owned();
-        Rc::new(Secured { client: self.client.clone(), sends_name: self.sends_name, name })
+        let hooks = self.hooks.clone();
+        Rc::new(Secured { client: self.client.clone(), sends_name: self.sends_name, name, hooks })
     }
 }
 

@@ -51,6 +51,11 @@ const CONF: &str = r#"
             ssl_certificate_key a.key;
             ssl_certificate_by_lua_block {
                 local answer = read("good.der")
+                if ssl.server_name() == "large.test" then
+                    local ok, err = ocsp.set_ocsp_status_resp(("x"):rep(100000))
+                    ngx.shared.d:set("told", tostring(ok) .. " " .. tostring(err))
+                    return
+                end
                 assert(ocsp.validate_ocsp_response(answer, chain("chain.crt")))
                 local ok, err = ocsp.set_ocsp_status_resp(answer)
                 ngx.shared.d:set("told", tostring(ok) .. " " .. tostring(err))
@@ -240,6 +245,9 @@ fn clients_are_sent_proofs() {
         let checked = curl(&conf, "a.test", port, "/", &["--cacert", "ca.crt", "--cert-status"]);
         assert!(checked.contains("403 Forbidden"), "{checked}");
     }
+    let plain = s_client(&conf, ports.0[1], &["-status", "-servername", "large.test"]);
+    assert!(plain.contains("OCSP response: no response sent"), "{plain}");
+    assert_eq!(server.get("/told").text(), "nil SSL_set_tlsext_status_ocsp_resp() failed");
     s_client(&conf, ports.0[1], &["-CAfile", "ca.crt"]);
     assert_eq!(server.get("/told").text(), "true no status req");
     let checked = curl(&conf, "a.test", ports.0[3], "/", &["--cacert", "ca.crt", "--cert-status"]);

@@ -50,6 +50,9 @@ const CONF: &str = r#"
         }
         ssl_session_store_by_lua_block {
             count(ngx.get_phase())
+            if ngx.shared.d:get("mode") == "fails" then
+                error("nothing is kept today")
+            end
             local id = assert(sessions.get_session_id())
             local session, err = sessions.get_serialized_session()
             ngx.shared.d:set("made", id)
@@ -126,6 +129,10 @@ fn sessions_of_one_server_are_taken_up_at_another() {
 #[test]
 fn what_scripts_find_wrong_costs_only_a_handshake() {
     let fleet = Fleet::start();
+    fleet.servers[1].get("/set?key=mode&value=fails");
+    assert!(fleet.shake(1, 2, &["-tls1_2"]).contains("\r\n\r\n."));
+    fleet.servers[1]
+        .wait_for_log("failed to run session_store_by_lua*: ssl_session_store_by_lua(nginx.conf:");
     for version in ["-tls1_2", "-tls1_3"] {
         fleet.servers[1].get("/set?key=mode&value=");
         fleet.shake(0, 2, &[version, "-sess_out", "session"]);

@@ -54,6 +54,7 @@ local names = {
     [2048] = "server_rewrite", [4096] = "exit_worker", [8192] = "precontent",
     [16384] = "ssl_client_hello", [32768] = "ssl_cert",
     [65536] = "ssl_session_fetch", [131072] = "ssl_session_store",
+    [262144] = "proxy_ssl_cert", [524288] = "proxy_ssl_verify",
 }
 
 function ngx.get_phase()

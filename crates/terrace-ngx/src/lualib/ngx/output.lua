@@ -41,6 +41,7 @@ end
 
 local RESPONDING, HEADER_FILTER, TIMER, BALANCER, SET, LOG, HANDSHAKE =
     8 + 16 + 32 + 2048 + 8192, 64, 512, 1024, 4, 256, 16384 + 32768 + 65536 + 131072
+    + 262144 + 524288
 local band = bit.band
 
 function ngx.exit(code)

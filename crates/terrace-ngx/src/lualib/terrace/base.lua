@@ -16,6 +16,7 @@ local phases = {
     [2048] = "server_rewrite_by_lua*", [4096] = "exit_worker_by_lua*",
     [8192] = "precontent_by_lua*", [16384] = "ssl_client_hello_by_lua*", [32768] = "ssl_certificate_by_lua*",
     [65536] = "ssl_session_fetch_by_lua*", [131072] = "ssl_session_store_by_lua*",
+    [262144] = "proxy_ssl_certificate_by_lua*", [524288] = "proxy_ssl_verify_by_lua*",
 }
 
 local _M = {

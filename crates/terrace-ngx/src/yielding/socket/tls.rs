@@ -177,6 +177,10 @@ impl Attempt {
                 log_socket(&self.r, format_args!("SSL_do_handshake() failed: {}", reason(e)));
                 "handshake failed".to_owned()
             }
+            HandshakeError::Refused(why) => {
+                log_socket(&self.r, format_args!("SSL_do_handshake() failed (SSL: {why})"));
+                "handshake failed".to_owned()
+            }
             HandshakeError::Tls(e) => {
                 log_socket(&self.r, format_args!("SSL_do_handshake() failed (SSL: {e})"));
                 "handshake failed".to_owned()
