@@ -38,7 +38,6 @@ pub static KNOWN: &[Known] = &[
     missing("proxy_limit_rate"),
     missing("proxy_no_cache"),
     missing("proxy_socket_keepalive"),
-    missing("proxy_ssl_conf_command"),
     missing("proxy_store"),
     missing("proxy_store_access"),
 ];

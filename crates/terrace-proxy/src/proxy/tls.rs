@@ -47,6 +47,8 @@ settings! {
         certificate_key: Option<Pem> = None,
         /// `proxy_ssl_password_file`.
         password_file: Option<Pem> = None,
+        /// `proxy_ssl_conf_command VerifyMode Peer`.
+        verify_peer: bool = false,
         /// `proxy_ssl_session_reuse`.
         session_reuse: bool = true,
     }
@@ -67,8 +69,19 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("proxy_ssl_certificate", HSL, ONE, "", "The file of the certificate that servers are shown.", setting!(Conf, certificate, |n: &Node| file(n).map(Some))),
     simple("proxy_ssl_certificate_key", HSL, ONE, "", "The file of its key.", setting!(Conf, certificate_key, |n: &Node| file(n).map(Some))),
     simple("proxy_ssl_password_file", HSL, ONE, "", "The file of passphrases of the key, one a line, each of which is tried.", setting!(Conf, password_file, |n: &Node| file(n).map(Some))),
+    simple("proxy_ssl_conf_command", HSL, Arity::Exactly(2), "", "Only VerifyMode Peer: the server's certificate is checked as by proxy_ssl_verify.", set_command),
     simple("proxy_ssl_session_reuse", HSL, Arity::Flag, "on", "Whether sessions with servers are taken up again.", setting!(Conf, session_reuse, flag)),
 ];
+
+/// Of OpenSSL's commands the one that scripts which judge certificates need with OpenSSL.
+fn set_command(b: &mut Builder, n: &Node) -> Result<(), ConfError> {
+    let (name, value) = (n.text(0)?, n.text(1)?);
+    if !name.eq_ignore_ascii_case("VerifyMode") || value != "Peer" {
+        return Err(n.error(format!("\"{name} {value}\" in \"{}\" is known but not carried out", n.name)));
+    }
+    b.conf::<Conf>().verify_peer = Some(true);
+    Ok(())
+}
 
 /// How a location speaks TLS.
 pub(super) struct ProxyTls {
@@ -138,7 +151,7 @@ impl Secured {
         let mut client = self.client.clone();
         if let Some(hook) = &hooks.certificate {
             if !hook.run(r, handshake).await {
-                return Err(HandshakeError::Refused("cert cb error"));
+                return Err(HandshakeError::Refused("callback failed"));
             }
             if let Some(identity) = handshake.identity.take() {
                 client = client.showing(identity.as_ref());
@@ -200,7 +213,7 @@ impl ProxyTls {
         let settings = ClientSettings {
             protocols: c.protocols(),
             ciphers: c.ciphers(),
-            verifies: if verify.is_some() { !skips_default } else { c.verify() },
+            verifies: if verify.is_some() { !skips_default } else { c.verify() || c.verify_peer() },
             checks_signatures: verify.is_some(),
             depth: c.verify_depth(),
             trusted: c.trusted_certificate(),

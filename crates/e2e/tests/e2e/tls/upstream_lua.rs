@@ -50,6 +50,8 @@ const CONF: &str = r#"
             location /keeps { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate a.crt; proxy_ssl_certificate_key a.key; proxy_ssl_certificate_by_lua_block {} }
             location /clears { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate a.crt; proxy_ssl_certificate_key a.key; proxy_ssl_certificate_by_lua_block { shows.clear_certs() } }
             location /plain { proxy_pass https://127.0.0.1:PORT1; }
+            location /peer { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_conf_command VerifyMode Peer; }
+            location /peer/stranger { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_conf_command VerifyMode Peer; proxy_ssl_trusted_certificate other.crt; }
             location /foreign { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate_by_lua_block { assert(shows.set_cert(ssl.parse_pem_cert(read("a.crt")))) assert(shows.set_priv_key(ssl.parse_pem_priv_key(read("b.key")))) } }
             location /fails { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate_by_lua_block { error("no key today") } }
             location /exits { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate_by_lua_block { ngx.exit(ngx.ERROR) } }
@@ -119,10 +121,15 @@ fn scripts_give_the_certificate_to_show() {
     assert_eq!(text("/keeps"), "SUCCESS,CN=a,.");
     assert_eq!(text("/clears"), "NONE,,.");
     assert_eq!(text("/plain"), "NONE,,.");
+    assert_eq!(text("/peer"), "NONE,,.");
     for (path, want) in [
         ("/fails", "no key today"),
-        ("/exits", "SSL_do_handshake() failed (SSL: cert cb error) while SSL handshaking to upstream"),
+        ("/exits", "SSL_do_handshake() failed (SSL: callback failed) while SSL handshaking to upstream"),
         ("/foreign", "key values mismatch"),
+        (
+            "/peer/stranger",
+            "upstream SSL certificate verify error: (20:unable to get local issuer certificate)",
+        ),
     ] {
         assert_eq!(server.get(path).status, 502, "{path}");
         server.wait_for_log(want);
