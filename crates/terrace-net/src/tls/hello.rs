@@ -180,3 +180,30 @@ fn each_extension(message: &[u8], mut f: impl FnMut(u16, &[u8]) -> bool) -> Opti
 fn two(bytes: &[u8]) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identities(all: &[&[u8]]) -> Vec<u8> {
+        let len = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
+        let list: Vec<u8> = all.iter().flat_map(|i| [&len(i.len())[..], i, &[0; 4]].concat()).collect();
+        [&len(list.len())[..], &list, b"binders"].concat()
+    }
+
+    #[test]
+    fn the_number_of_a_session_is_told_from_tickets() {
+        let (ticket, number) = ([1; 33], [2; 32]);
+        assert_eq!(first_identity(&identities(&[&ticket, &number, &[3]])), Some(&number[..]));
+        assert_eq!(first_identity(&identities(&[&[], &ticket])), None);
+        assert_eq!(first_identity(&identities(&[])), None);
+        let whole = identities(&[&ticket, &number]);
+        let list = whole.len() - b"binders".len();
+        assert!((0..list).all(|at| first_identity(&whole[..at]).is_none()));
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0xff;
+            assert!(first_identity(&changed).is_none_or(|id| id.len() <= ID_BYTES_MAX));
+        }
+    }
+}

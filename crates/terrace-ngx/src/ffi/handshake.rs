@@ -1,6 +1,6 @@
-//! `ngx.ssl`, `ngx.ssl.clienthello` and `ngx.ssl.session`: the handshake that a client waits for, and what is known of it later.
+//! `ngx.ssl`, `ngx.ssl.clienthello` and `ngx.ssl.session`: the handshake that a client waits for, and what is known of it
+//! later.
 
-use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +9,10 @@ use terrace_http::Request;
 use terrace_http::tls::Handshake;
 use terrace_net::Address;
 use terrace_net::tls::{
-    CertificateDer, Hello, Identity, MadeSession, OCSP_RESPONSE_BYTES_MAX, Protocols, SESSION_BYTES_MAX,
-    SigningKey, TlsStream, Trust, is_session,
+    Hello, MadeSession, OCSP_RESPONSE_BYTES_MAX, Protocols, SESSION_BYTES_MAX, TlsStream, Trust, is_session,
 };
 
-use super::ssl::{Certificates, Key};
+use super::ssl::{Certificates, Halves, Key};
 use super::{DONE, NO_REQUEST, NOT_FOUND, Text, bytes, fail, functions, give};
 use crate::host::current;
 
@@ -34,13 +33,6 @@ functions! {
     "int (*session_get)(terrace_text *)" => session_get,
     "int (*session_set)(const char *, size_t, terrace_text *)" => session_set,
     "int (*hello_protocols)(int, int, terrace_text *)" => hello_protocols,
-}
-
-/// A certificate or a key that waits for its counterpart.
-#[derive(Default)]
-struct Halves {
-    chain: RefCell<Option<Vec<CertificateDer<'static>>>>,
-    key: RefCell<Option<Arc<dyn SigningKey>>>,
 }
 
 /// How deep chains of clients may be where a script does not say.
@@ -77,37 +69,23 @@ fn hello<T>(r: &Request, f: impl FnOnce(&Hello) -> T) -> Answer<T> {
     hello.as_ref().map(f).map_or_else(bad_request, Ok)
 }
 
-fn halves(r: &Request) -> Rc<Halves> {
-    r.state().unwrap_or_else(|| {
-        let made = Rc::new(Halves::default());
-        r.put_state(Rc::clone(&made));
-        made
-    })
-}
-
 /// Takes all certificates away, the configured ones too.
 extern "C" fn tls_clear(out: *mut Text) -> c_int {
     with(out, |r| {
         handshake(r)?.identities.replace(Some(Vec::new()));
-        let halves = halves(r);
-        halves.chain.take();
-        halves.key.take();
+        Halves::of(r).clear();
         Ok(DONE)
     })
 }
 
 /// Shows a certificate once its chain and its key are there, in the place of one of the same kind.
-fn complete(r: &Request) -> Answer<c_int> {
-    let (handshake, halves) = (handshake(r)?, halves(r));
-    let (chain, key) = (halves.chain.borrow().clone(), halves.key.borrow().clone());
-    let (Some(chain), Some(key)) = (chain, key) else { return Ok(DONE) };
-    let identity = Identity::new(chain, key).map_err(|e| e.to_string())?;
+fn complete(r: &Request, halves: &Halves) -> Answer<c_int> {
+    let Some(identity) = halves.join()? else { return Ok(DONE) };
+    let handshake = handshake(r)?;
     let mut all = handshake.identities.take().unwrap_or_else(|| handshake.ssl.tls.identities().to_vec());
     all.retain(|i| !i.is_like(&identity));
     all.push(identity);
     handshake.identities.replace(Some(all));
-    halves.chain.take();
-    halves.key.take();
     Ok(DONE)
 }
 
@@ -118,8 +96,9 @@ extern "C" fn tls_set_certs(certificates: *const Certificates, out: *mut Text) -
         let Some(c) = (unsafe { certificates.as_ref() }) else {
             return Err("invalid certificate chain".to_owned());
         };
-        halves(r).chain.replace(Some(c.0.clone()));
-        complete(r)
+        let halves = Halves::of(r);
+        halves.put_chain(c);
+        complete(r, &halves)
     })
 }
 
@@ -128,8 +107,9 @@ extern "C" fn tls_set_key(key: *const Key, out: *mut Text) -> c_int {
         handshake(r)?;
         // SAFETY: null, or an object of `ssl_key` that Lua keeps during the call.
         let Some(k) = (unsafe { key.as_ref() }) else { return Err("invalid private key".to_owned()) };
-        halves(r).key.replace(Some(Arc::clone(&k.0)));
-        complete(r)
+        let halves = Halves::of(r);
+        halves.put_key(k);
+        complete(r, &halves)
     })
 }
 

@@ -1,12 +1,15 @@
 //! Certificates and keys as scripts hold them (`ngx.ssl`): chains and private keys behind pointers that Lua's collector
 //! frees.
 
+use std::cell::RefCell;
 use std::ffi::c_int;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use terrace_http::Request;
 use terrace_net::tls::{
-    CertificateDer, CredentialsError, PrivateKeyDer, SigningKey, certificates_of_der, certificates_of_pem,
-    key_of_pem, private_key,
+    CertificateDer, CredentialsError, Identity, PrivateKeyDer, SigningKey, certificates_of_der,
+    certificates_of_pem, key_of_pem, private_key,
 };
 
 use super::{DONE, Text, bytes, fail, functions, give};
@@ -31,6 +34,52 @@ pub struct Certificates(pub Vec<CertificateDer<'static>>);
 
 /// A private key.
 pub struct Key(pub Arc<dyn SigningKey>);
+
+/// A certificate or a key that waits for its counterpart, of the handshake that a request stands for or makes.
+#[derive(Default)]
+pub struct Halves {
+    chain: RefCell<Option<Vec<CertificateDer<'static>>>>,
+    key: RefCell<Option<Arc<dyn SigningKey>>>,
+}
+
+impl Halves {
+    /// Those of a request.
+    pub fn of(r: &Request) -> Rc<Halves> {
+        r.state().unwrap_or_else(|| {
+            let made = Rc::new(Halves::default());
+            r.put_state(Rc::clone(&made));
+            made
+        })
+    }
+
+    /// Takes a chain.
+    pub fn put_chain(&self, chain: &Certificates) {
+        self.chain.replace(Some(chain.0.clone()));
+    }
+
+    /// Takes a key.
+    pub fn put_key(&self, key: &Key) {
+        self.key.replace(Some(Arc::clone(&key.0)));
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&self) {
+        self.chain.take();
+        self.key.take();
+    }
+
+    /// Both together, once both are there; nothing waits then.
+    ///
+    /// # Errors
+    /// They do not belong together.
+    pub fn join(&self) -> Result<Option<Identity>, String> {
+        let (chain, key) = (self.chain.borrow().clone(), self.key.borrow().clone());
+        let (Some(chain), Some(key)) = (chain, key) else { return Ok(None) };
+        let identity = Identity::new(chain, key).map_err(|e| e.to_string())?;
+        self.clear();
+        Ok(Some(identity))
+    }
+}
 
 /// The certificates of a PEM text, or (`is_der`) of DER ones in a row; null and a text where there are none.
 extern "C" fn ssl_certs(data: *const u8, len: usize, is_der: c_int, out: *mut Text) -> *const Certificates {

@@ -1,15 +1,12 @@
 //! `ngx.proxyssl`, `ngx.ssl.proxysslcert` and `ngx.ssl.proxysslverify`: the handshake with a server that a request makes.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use terrace_http::Request;
-use terrace_net::tls::{CertificateDer, Identity, SigningKey};
 use terrace_proxy::UpstreamHandshake;
 
-use super::ssl::{Certificates, Key};
+use super::ssl::{Certificates, Halves, Key};
 use super::{DONE, NO_REQUEST, Text, fail, functions};
 use crate::host::current;
 use crate::phase::LuaPhase;
@@ -22,13 +19,6 @@ functions! {
     "int (*upstream_set_verdict)(unsigned, terrace_text *)" => set_verdict,
     "int (*upstream_verdict)(unsigned *, terrace_text *)" => verdict,
     "struct terrace_certs *(*upstream_certs)(terrace_text *)" => certs,
-}
-
-/// A certificate or a key that waits for its counterpart.
-#[derive(Default)]
-struct Halves {
-    chain: RefCell<Option<Vec<CertificateDer<'static>>>>,
-    key: RefCell<Option<Arc<dyn SigningKey>>>,
 }
 
 const BAD_REQUEST: &str = "bad request";
@@ -54,34 +44,19 @@ fn with(
 const CERTIFICATE: u32 = LuaPhase::ProxySslCertificate as u32;
 const VERIFY: u32 = LuaPhase::ProxySslVerify as u32;
 
-fn halves(r: &Request) -> Rc<Halves> {
-    r.state().unwrap_or_else(|| {
-        let made = Rc::new(Halves::default());
-        r.put_state(Rc::clone(&made));
-        made
-    })
-}
-
 /// Takes the certificate away, the configured one too.
 extern "C" fn clear(out: *mut Text) -> c_int {
     with(out, CERTIFICATE, |r, handshake| {
         handshake.identity.replace(Some(None));
-        let halves = halves(r);
-        halves.chain.take();
-        halves.key.take();
+        Halves::of(r).clear();
         Ok(DONE)
     })
 }
 
 /// Shows a certificate once its chain and its key are there.
-fn complete(r: &Request, handshake: &UpstreamHandshake) -> Result<c_int, String> {
-    let halves = halves(r);
-    let (chain, key) = (halves.chain.borrow().clone(), halves.key.borrow().clone());
-    if let (Some(chain), Some(key)) = (chain, key) {
-        let identity = Identity::new(chain, key).map_err(|e| e.to_string())?;
+fn complete(halves: &Halves, handshake: &UpstreamHandshake) -> Result<c_int, String> {
+    if let Some(identity) = halves.join()? {
         handshake.identity.replace(Some(Some(identity)));
-        halves.chain.take();
-        halves.key.take();
     }
     Ok(DONE)
 }
@@ -90,8 +65,9 @@ extern "C" fn set_certs(certificates: *const Certificates, out: *mut Text) -> c_
     with(out, CERTIFICATE, |r, handshake| {
         // SAFETY: null, or an object of `ssl_certs` that Lua keeps during the call.
         let certificates = unsafe { certificates.as_ref() }.ok_or("invalid certificate chain")?;
-        halves(r).chain.replace(Some(certificates.0.clone()));
-        complete(r, handshake)
+        let halves = Halves::of(r);
+        halves.put_chain(certificates);
+        complete(&halves, handshake)
     })
 }
 
@@ -99,8 +75,9 @@ extern "C" fn set_key(key: *const Key, out: *mut Text) -> c_int {
     with(out, CERTIFICATE, |r, handshake| {
         // SAFETY: null, or an object of `ssl_key` that Lua keeps during the call.
         let key = unsafe { key.as_ref() }.ok_or("invalid private key")?;
-        halves(r).key.replace(Some(Arc::clone(&key.0)));
-        complete(r, handshake)
+        let halves = Halves::of(r);
+        halves.put_key(key);
+        complete(&halves, handshake)
     })
 }
 

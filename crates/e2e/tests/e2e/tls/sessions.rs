@@ -1,5 +1,8 @@
 //! `ssl_session_fetch_by_lua*`, `ssl_session_store_by_lua*`: sessions that servers share.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
 use e2e::server::{Server, folder};
 use e2e::stack::Redis;
 use e2e::tls::{Authority, s_client_sends};
@@ -163,6 +166,30 @@ fn sessions_are_for_their_host_and_keep_their_client() {
         let other = fleet.shake(1, 3, &[version, "-sess_in", "session", "-servername", "other.test"]);
         assert!(other.contains("New, TLSv1") && other.contains("\r\n\r\nNONE"), "{other}");
     }
+}
+
+#[test]
+fn broken_hellos_do_no_harm() {
+    let fleet = Fleet::start();
+    let server = &fleet.servers[0];
+    let port = server.ports.0[2];
+    // A record of a hello whose session number says to be longer than the rest.
+    let body = [&[3, 3][..], &[7; 32], &[200], &[1; 20]].concat();
+    let message = [&[1, 0, 0, u8::try_from(body.len()).expect("short")][..], &body].concat();
+    let record = [&[22, 3, 1, 0, u8::try_from(message.len()).expect("short")][..], &message].concat();
+    for (sent, want) in [
+        (&record[..20], "peer closed connection in SSL handshake"),
+        (&record[..], "SSL_do_handshake() failed (SSL: "),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream.write_all(sent).expect("sent");
+        stream.shutdown(Shutdown::Write).expect("shut down");
+        server.wait_for_log(want);
+        // An alert, or nothing.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert!(fleet.shake(0, 2, &[]).contains("\r\n\r\n."));
+    assert_eq!(fleet.known(0, "ssl_session_fetch"), "nil");
 }
 
 #[test]
