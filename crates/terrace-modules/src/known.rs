@@ -78,7 +78,7 @@ pub static KNOWN: &[Known] = known! {
         "userid_flags" "userid_p3p" "userid_mark";
     NotCarriedOut "This kind of content is not carried out yet.":
         "autoindex" "autoindex_format" "autoindex_localtime" "autoindex_exact_size" "random_index"
-        "stub_status" "dav_methods" "create_full_put_path" "min_delete_depth" "dav_access" "mirror" "mirror_request_body";
+        "stub_status" "mirror" "mirror_request_body";
     NotCarriedOut "Variables about the client are not carried out yet.": "modern_browser"
         "ancient_browser" "modern_browser_value" "ancient_browser_value";
     NotCarriedOut "FastCGI is not carried out yet.":
@@ -131,7 +131,7 @@ pub static KNOWN: &[Known] = known! {
         "grpc_ssl_trusted_certificate" "grpc_ssl_crl" "grpc_ssl_certificate" "grpc_ssl_certificate_key"
         "grpc_ssl_certificate_cache" "grpc_ssl_password_file" "grpc_ssl_conf_command";
     NotCarriedOut "memcached is not carried out yet.":
-        "memcached_bind" "memcached_socket_keepalive";
+        "memcached_socket_keepalive";
     NotCarriedOut "Tunnels are not carried out yet.":
         "tunnel_pass" "tunnel_bind" "tunnel_socket_keepalive" "tunnel_socket_rcvbuf" "tunnel_socket_sndbuf"
         "tunnel_connect_timeout" "tunnel_send_timeout" "tunnel_send_lowat" "tunnel_buffer_size"

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod auth_request;
 pub mod charset;
+pub mod dav;
 pub mod echo;
 pub mod empty_gif;
 mod file_test;
@@ -55,6 +56,7 @@ pub static ALL: &[&dyn Module] = &[
     &echo::Echo,
     &empty_gif::EmptyGif,
     &tiered_cache::TieredCache,
+    &dav::Dav,
     &index::Index,
     &gzip::GzipStatic,
     &static_files::StaticFiles,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -18,6 +19,9 @@ pub enum ConnectError {
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The system refused the local address.
+    #[error(transparent)]
+    Bind(io::Error),
 }
 
 /// Connects within `timeout_ms`.
@@ -25,20 +29,25 @@ pub async fn connect(address: &Address, timeout_ms: u64) -> Result<Stream, Conne
     connect_from(address, None, timeout_ms).await
 }
 
-/// Connects within `timeout_ms`, from a local address where one is given (its port may be 0).
+/// Connects within `timeout_ms`, from a local address where one is given (its port may be 0). One that is given for a
+/// Unix socket has no effect.
 pub async fn connect_from(
     address: &Address,
     local: Option<SocketAddr>,
     timeout_ms: u64,
 ) -> Result<Stream, ConnectError> {
     let attempt = async {
-        Ok(match address {
+        Ok::<_, ConnectError>(match address {
             Address::Ip(a) => {
                 let s = match local {
                     None => TcpStream::connect(a).await?,
                     Some(local) => {
                         let s = if a.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-                        s.bind(local)?;
+                        if local.port() == 0 {
+                            // Lets a port serve several destinations; where the system cannot, it is only scarcer.
+                            let _ = setsockopt(&s, sockopt::IpBindAddressNoPort, &true);
+                        }
+                        s.bind(local).map_err(ConnectError::Bind)?;
                         s.connect(*a).await?
                     }
                 };
@@ -49,7 +58,7 @@ pub async fn connect_from(
         })
     };
     match tokio::time::timeout(Duration::from_millis(timeout_ms), attempt).await {
-        Ok(r) => r.map_err(ConnectError::Io),
+        Ok(made) => made,
         Err(_) => Err(ConnectError::Timeout),
     }
 }

@@ -18,7 +18,6 @@ pub static KNOWN: &[Known] = &[
     tuning("proxy_send_lowat"),
     tuning("proxy_headers_hash_max_size"),
     tuning("proxy_headers_hash_bucket_size"),
-    missing("proxy_bind"),
     missing("proxy_cache"),
     missing("proxy_cache_background_update"),
     missing("proxy_cache_bypass"),

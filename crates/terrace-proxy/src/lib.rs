@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balancer;
+mod bind;
 pub mod groups;
 pub mod known;
 mod local;
@@ -13,6 +14,7 @@ pub mod memc;
 mod peers;
 pub mod proxy;
 mod resolve;
+mod route;
 #[cfg(test)]
 mod tests;
 pub mod upstream;
@@ -20,9 +22,10 @@ mod url;
 mod variables;
 
 pub use balancer::{Attempt, Balancer, FailureKind, LastFailure};
+pub use bind::parse_local;
 pub use known::KNOWN;
 pub use proxy::{UpstreamHandshake, UpstreamHook, UpstreamHooks};
-pub use upstream::set_balancer;
+pub use upstream::{set_balancer, set_balancer_keepalive};
 
 use terrace_http::Module;
 

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use terrace_base::clock;
 use terrace_net::{Stream, Timer};
-use terrace_upstream::{Address, Group, KeepalivePool, Outcome, PeerIndex, Pooled};
+use terrace_upstream::{Address, Group, KeepaliveConfig, KeepalivePool, Outcome, PeerIndex, Pooled};
+use tokio::sync::Notify;
 
-use crate::proxy::tls::Secured;
+use crate::balancer::Keepalive;
+use crate::route::Route;
 use crate::upstream::Upstream;
 
 /// A connection to a peer, with the timer that guards its reads and writes.
 pub(crate) struct Conn {
     pub stream: Stream,
     pub timer: Timer,
-    /// Whom TLS is spoken to, if it is.
-    pub secured: Option<Rc<Secured>>,
+    /// What is special about it.
+    pub route: Option<Rc<Route>>,
 }
 
 /// The peers of an upstream in one worker.
@@ -25,8 +27,13 @@ pub(crate) struct Peers {
     /// What they are peers of.
     pub upstream: Arc<Upstream>,
     group: RefCell<Group>,
+    /// What `keepalive` keeps.
     pool: RefCell<KeepalivePool<Conn>>,
-    sweeping: Cell<bool>,
+    /// What a balancer keeps.
+    balanced: RefCell<KeepalivePool<Conn>>,
+    /// When idle connections are looked over next; [`u64::MAX`] while nobody does.
+    sweeps_at_ms: Cell<u64>,
+    sooner: Notify,
 }
 
 impl Peers {
@@ -35,8 +42,10 @@ impl Peers {
         Some(Rc::new(Peers {
             group: RefCell::new(Group::new(upstream.method, upstream.peers.clone()).ok()?),
             pool: RefCell::new(KeepalivePool::new(upstream.keepalive)),
+            balanced: RefCell::new(KeepalivePool::new(KeepaliveConfig::new(upstream.balanced_idle_max))),
             upstream: Arc::clone(upstream),
-            sweeping: Cell::new(false),
+            sweeps_at_ms: Cell::new(u64::MAX),
+            sooner: Notify::new(),
         }))
     }
 
@@ -54,14 +63,22 @@ impl Peers {
         self.group.borrow_mut().report(index, outcome, clock::monotonic_ms() + EPOCH_MS)
     }
 
-    /// An idle connection that is neither closed nor has unexpected bytes, and speaks to whom is wanted.
-    pub(crate) fn take(&self, address: &Address, wanted: Option<&Rc<Secured>>) -> Option<Pooled<Conn>> {
-        if !self.keeps() {
-            return None;
-        }
+    /// An idle connection that is neither closed nor has unexpected bytes, and goes the way that is wanted: one that a
+    /// balancer kept where it asks to, else one that `keepalive` kept.
+    pub(crate) fn take(
+        &self,
+        address: &Address,
+        wanted: Option<&Rc<Route>>,
+        balanced: Option<Keepalive>,
+    ) -> Option<Pooled<Conn>> {
+        let pool = match balanced {
+            Some(_) => &self.balanced,
+            None if self.keeps() => &self.pool,
+            None => return None,
+        };
         loop {
-            let fits = |c: &Conn| Secured::fits(c.secured.as_ref(), wanted);
-            let pooled = self.pool.borrow_mut().take(address, clock::monotonic_ms(), fits)?;
+            let fits = |c: &Conn| Route::fits(c.route.as_ref(), wanted);
+            let pooled = pool.borrow_mut().take(address, clock::monotonic_ms(), fits)?;
             // Clears the readiness left by the last response, so that the next read waits at once.
             let mut byte = [0];
             let read = pooled.connection.stream.try_read(&mut byte);
@@ -71,31 +88,58 @@ impl Peers {
         }
     }
 
-    /// Keeps a connection for the next request, if the pool wants it.
-    pub(crate) fn put(self: &Rc<Self>, address: Address, pooled: Pooled<Conn>) {
-        if !self.keeps() {
+    /// Keeps a connection for the next request, if the balancer or the pool wants it.
+    pub(crate) fn put(self: &Rc<Self>, address: Address, pooled: Pooled<Conn>, balanced: Option<Keepalive>) {
+        let (pool, config) = match balanced {
+            Some(keep) => (&self.balanced, keep.config(self.upstream.balanced_idle_max)),
+            None if self.keeps() => (&self.pool, self.upstream.keepalive),
+            None => return,
+        };
+        let now_ms = clock::monotonic_ms();
+        drop(pool.borrow_mut().put_within(config, address, pooled, now_ms));
+        self.sweep_by(now_ms.saturating_add(config.timeout_ms));
+    }
+
+    /// Has idle connections looked over no later than then.
+    fn sweep_by(self: &Rc<Self>, at_ms: u64) {
+        let planned_ms = self.sweeps_at_ms.get();
+        if at_ms >= planned_ms {
             return;
         }
-        drop(self.pool.borrow_mut().put(address, pooled, clock::monotonic_ms()));
-        if !self.sweeping.replace(true) {
+        self.sweeps_at_ms.set(at_ms);
+        if planned_ms == u64::MAX {
             tokio::task::spawn_local(sweep(Rc::clone(self)));
+        } else {
+            self.sooner.notify_one();
         }
+    }
+
+    /// Closes the connections that were idle for too long; when the next one will have been.
+    fn expire(&self) -> Option<u64> {
+        let pools = [&self.pool, &self.balanced];
+        let next = pools.into_iter().filter_map(|pool| {
+            let mut pool = pool.borrow_mut();
+            pool.expire(clock::monotonic_ms());
+            pool.next_expiry_ms()
+        });
+        next.min()
     }
 }
 
 /// Peers compare against time 0 as "never", so the monotonic clock is moved well past it.
 pub(crate) const EPOCH_MS: u64 = 1 << 32;
 
-/// Closes connections that were idle for too long, until none is left.
+/// Closes connections that were idle for too long, until none is left that ever will have been.
 async fn sweep(peers: Rc<Peers>) {
     loop {
         clock::update();
-        peers.pool.borrow_mut().expire(clock::monotonic_ms());
-        let Some(next) = peers.pool.borrow().next_expiry_ms() else { break };
-        let wait_ms = next.saturating_sub(clock::monotonic_ms()).max(1);
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        let Some(next_ms) = peers.expire() else { break };
+        peers.sweeps_at_ms.set(next_ms);
+        let wait_ms = next_ms.saturating_sub(clock::monotonic_ms()).max(1);
+        // Whichever of the two ends it, the next round looks at the clock.
+        let _ = tokio::time::timeout(Duration::from_millis(wait_ms), peers.sooner.notified()).await;
     }
-    peers.sweeping.set(false);
+    peers.sweeps_at_ms.set(u64::MAX);
 }
 
 /// A peer that was chosen; gives its claim back when dropped.

@@ -37,7 +37,7 @@ impl Balancer for Listed {
             attempt.set_more_tries(self.0.len() as u32 - 1);
         }
         match self.0.get(attempt.number() as usize) {
-            Some(a) => attempt.set_peer((*a).into()),
+            Some(a) => attempt.set_peer((*a).into(), None),
             None => return Step::Ready(Err(503)),
         }
         Step::Ready(Ok(()))

@@ -3,13 +3,14 @@
 //! Names resolve while the configuration is read, each address becoming a peer. The peers' state belongs to each
 //! worker (see `peers`).
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Position};
 use terrace_http::conf::table::{block, simple};
 use terrace_http::{Builder, Module, Value};
-use terrace_upstream::{Group, KeepaliveConfig, Method, PeerSpec};
+use terrace_upstream::{Address, Group, KeepaliveConfig, Method, PeerSpec};
 
 use crate::balancer::Balancer;
 use crate::groups::Groups;
@@ -27,6 +28,10 @@ pub struct Upstream {
     pub(crate) peers: Vec<PeerSpec>,
     pub(crate) keepalive: KeepaliveConfig,
     pub(crate) balancer: Option<Arc<dyn Balancer>>,
+    /// `balancer_keepalive`: how many idle connections a balancer may keep.
+    pub(crate) balanced_idle_max: usize,
+    /// Whether it has servers of its own; without them a balancer must choose.
+    pub(crate) has_servers: bool,
 }
 
 /// All upstreams of a configuration.
@@ -49,6 +54,7 @@ struct Draft {
     keepalive_requests: Option<u32>,
     keepalive_time_ms: Option<u64>,
     balancer: Option<Arc<dyn Balancer>>,
+    balanced_idle_max: Option<usize>,
 }
 
 /// The module.
@@ -72,6 +78,10 @@ impl Module for UpstreamModule {
 }
 
 const UP: Contexts = Contexts::UPSTREAM;
+/// How many idle connections a balancer may keep, where `balancer_keepalive` does not say.
+const BALANCED_IDLE_MAX: usize = 32;
+/// What stands for the servers of a block that leaves them all to its balancer.
+const NOWHERE: Address = Address::Inet(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1)), 80));
 
 #[rustfmt::skip]
 static DIRECTIVES: &[Directive<Builder>] = &[
@@ -94,6 +104,12 @@ pub fn set_balancer(b: &mut Builder, node: &Node, balancer: Arc<dyn Balancer>) -
     node.set_once(&mut draft(b).balancer, balancer)
 }
 
+/// Has each worker keep at most so many idle connections for the balancer of the `upstream` block that is being read.
+pub fn set_balancer_keepalive(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
+    let count = connections(node)?;
+    node.set_once(&mut draft(b).balanced_idle_max, count)
+}
+
 fn draft(b: &mut Builder) -> &mut Draft {
     b.state::<Upstreams>().current.get_or_insert_default()
 }
@@ -113,17 +129,22 @@ fn set_upstream(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     keepalive.timeout_ms = draft.keepalive_timeout_ms.unwrap_or(keepalive.timeout_ms);
     keepalive.requests_max = draft.keepalive_requests.unwrap_or(keepalive.requests_max);
     keepalive.time_ms = draft.keepalive_time_ms.unwrap_or(keepalive.time_ms);
-    if draft.peers.is_empty() {
-        return Err(node.error("no servers are inside upstream"));
-    }
+    let has_servers = !draft.peers.is_empty();
+    let peers = match &draft.balancer {
+        _ if has_servers => draft.peers,
+        Some(_) => vec![PeerSpec::new(NOWHERE, "0.0.0.1")],
+        None => return Err(node.error("no servers are inside upstream")),
+    };
     let upstream = Upstream {
         name: name.clone(),
         index: all.count,
         method: draft.method.unwrap_or_default(),
         key: draft.key,
-        peers: draft.peers,
+        peers,
         keepalive,
         balancer: draft.balancer,
+        balanced_idle_max: draft.balanced_idle_max.unwrap_or(BALANCED_IDLE_MAX),
+        has_servers,
     };
     // Each worker builds the group anew from the same peers; an error shows here.
     Group::new(upstream.method, upstream.peers.clone())
@@ -237,11 +258,15 @@ fn set_random(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
 }
 
 fn set_keepalive(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
-    let count = node.number::<usize>(0).ok().filter(|n| *n > 0);
-    let count = count.ok_or_else(|| {
-        node.error(format!("invalid value \"{}\" in \"keepalive\" directive", node.args[0]))
-    })?;
+    let count = connections(node)?;
     node.set_once(&mut draft(b).keepalive, count)
+}
+
+fn connections(node: &Node) -> Result<usize, ConfError> {
+    let count = node.number::<usize>(0).ok().filter(|n| *n > 0);
+    count.ok_or_else(|| {
+        node.error(format!("invalid value \"{}\" in \"{}\" directive", node.args[0], node.name))
+    })
 }
 
 /// The upstream that a URL names: a block of that name, or the host itself.
@@ -283,6 +308,8 @@ impl Upstream {
             peers,
             keepalive: KeepaliveConfig::new(0),
             balancer: None,
+            balanced_idle_max: 0,
+            has_servers: true,
         }
     }
 }

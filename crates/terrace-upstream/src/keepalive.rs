@@ -2,7 +2,7 @@
 //!
 //! One pool per group and worker, as nginx's `keepalive` directive: the bound counts connections to all peers of
 //! the group, the most recently used one is taken first, and a full pool closes the one that is idle longest.
-//! Invariant: connections lie in the order in which they became idle.
+//! Invariants: connections lie in the order in which they became idle; none expires before `expires_ms`.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::group::Address;
 pub struct KeepaliveConfig {
     /// `keepalive`: idle connections at most; 0 keeps none.
     pub idle_max: usize,
-    /// `keepalive_timeout`: how long a connection may be idle. Default 60 s; 0 keeps none.
+    /// `keepalive_timeout`: how long a connection may be idle. Default 60 s; 0 keeps none, [`u64::MAX`] is no bound.
     pub timeout_ms: u64,
     /// `keepalive_requests`: requests on one connection. Default 1000.
     pub requests_max: u32,
@@ -53,7 +53,7 @@ impl<C> Pooled<C> {
 struct Idle<C> {
     address: Address,
     pooled: Pooled<C>,
-    since_ms: u64,
+    until_ms: u64,
 }
 
 /// Idle connections of one group in one worker.
@@ -62,13 +62,14 @@ pub struct KeepalivePool<C> {
     config: KeepaliveConfig,
     /// The latest at the front.
     idle: VecDeque<Idle<C>>,
+    expires_ms: u64,
     evicted: u64,
 }
 
 impl<C> KeepalivePool<C> {
     /// An empty pool.
     pub fn new(config: KeepaliveConfig) -> Self {
-        Self { config, idle: VecDeque::new(), evicted: 0 }
+        Self { config, idle: VecDeque::new(), expires_ms: u64::MAX, evicted: 0 }
     }
 
     /// Takes the connection to `address` that was used last among those that `fits` lets through, for one more request.
@@ -85,7 +86,17 @@ impl<C> KeepalivePool<C> {
     /// Keeps a connection whose request ended well. Returns the connection to close, if any: this one when its
     /// requests or time are used up, or the one that is idle longest when the pool is full.
     pub fn put(&mut self, address: Address, pooled: Pooled<C>, now_ms: u64) -> Option<C> {
-        let config = &self.config;
+        self.put_within(self.config, address, pooled, now_ms)
+    }
+
+    /// As [`KeepalivePool::put`], for a connection that has limits of its own.
+    pub fn put_within(
+        &mut self,
+        config: KeepaliveConfig,
+        address: Address,
+        pooled: Pooled<C>,
+        now_ms: u64,
+    ) -> Option<C> {
         if config.idle_max == 0
             || config.timeout_ms == 0
             || pooled.requests >= config.requests_max
@@ -95,22 +106,26 @@ impl<C> KeepalivePool<C> {
         }
         let evicted = if self.idle.len() >= config.idle_max { self.idle.pop_back() } else { None };
         self.evicted += u64::from(evicted.is_some());
-        self.idle.push_front(Idle { address, pooled, since_ms: now_ms });
+        let until_ms = now_ms.saturating_add(config.timeout_ms);
+        self.expires_ms = self.expires_ms.min(until_ms);
+        self.idle.push_front(Idle { address, pooled, until_ms });
         evicted.map(|idle| idle.pooled.connection)
     }
 
     /// Drops the connections that were idle for too long; returns how many.
     pub fn expire(&mut self, now_ms: u64) -> usize {
-        let before = self.idle.len();
-        while self.next_expiry_ms().is_some_and(|expiry_ms| expiry_ms <= now_ms) {
-            self.idle.pop_back();
+        if now_ms < self.expires_ms {
+            return 0;
         }
+        let before = self.idle.len();
+        self.idle.retain(|idle| idle.until_ms > now_ms);
+        self.expires_ms = self.next_expiry_ms().unwrap_or(u64::MAX);
         before - self.idle.len()
     }
 
-    /// When the next connection will have been idle for too long.
+    /// When the next connection will have been idle for too long, if one ever will.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.idle.back().map(|idle| idle.since_ms.saturating_add(self.config.timeout_ms))
+        self.idle.iter().map(|idle| idle.until_ms).min().filter(|until_ms| *until_ms < u64::MAX)
     }
 
     /// Drops the connections for which `keep` is false, such as those their peer closed.

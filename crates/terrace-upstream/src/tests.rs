@@ -219,6 +219,21 @@ fn a_pool_reuses_the_latest_and_closes_the_oldest() {
 }
 
 #[test]
+fn connections_with_limits_of_their_own_expire_by_these() {
+    let address = peer(1).address;
+    let own = |timeout_ms| KeepaliveConfig { timeout_ms, ..KeepaliveConfig::new(3) };
+    let mut pool = KeepalivePool::new(KeepaliveConfig::new(3));
+    for (connection, timeout_ms) in [("ever", u64::MAX), ("long", 500), ("short", 100)] {
+        assert_eq!(pool.put_within(own(timeout_ms), address.clone(), Pooled::new(connection, 0), 10), None);
+    }
+    assert_eq!(pool.next_expiry_ms(), Some(110));
+    assert_eq!((pool.expire(109), pool.expire(110)), (0, 1));
+    assert_eq!(pool.next_expiry_ms(), Some(510));
+    assert_eq!((pool.expire(u64::MAX - 1), pool.next_expiry_ms()), (1, None));
+    assert_eq!(pool.take(&address, u64::MAX - 1, |_| true).map(|p| p.connection), Some("ever"));
+}
+
+#[test]
 fn a_pool_keeps_no_worn_out_connection() {
     let address = peer(1).address;
     let config = KeepaliveConfig { requests_max: 2, time_ms: 100, ..KeepaliveConfig::new(4) };

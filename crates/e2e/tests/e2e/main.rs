@@ -1,6 +1,7 @@
 //! The end-to-end tests, one binary. Each file is one side of the server as its users see it.
 #![forbid(unsafe_code)]
 
+mod balancer;
 mod cases;
 mod command_line;
 mod examples;

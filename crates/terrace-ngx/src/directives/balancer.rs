@@ -8,7 +8,7 @@ use terrace_conf::{Arity, ConfError, Contexts, Directive, Node, Shape};
 use terrace_http::conf::table::simple;
 use terrace_http::{Builder, Request, Step, status};
 use terrace_lua::Finish;
-use terrace_proxy::{Attempt, Balancer, set_balancer};
+use terrace_proxy::{Attempt, Balancer, set_balancer, set_balancer_keepalive};
 
 use crate::chunks::Code;
 use crate::handlers;
@@ -65,5 +65,6 @@ pub(super) fn table() -> Vec<Directive<Builder>> {
         simple("balancer_by_lua", UP, Arity::Exactly(1), "", DOC, set_inline),
         Directive { shape: Shape::Raw, ..simple("balancer_by_lua_block", UP, Arity::Exactly(0), "", DOC, set_block) },
         simple("balancer_by_lua_file", UP, Arity::Exactly(1), "", DOC, set_file),
+        simple("balancer_keepalive", UP, Arity::Exactly(1), "32", "How many idle connections each worker keeps for enable_keepalive of ngx.balancer.", set_balancer_keepalive),
     ]
 }

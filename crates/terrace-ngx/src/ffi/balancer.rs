@@ -5,17 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use terrace_net::Address;
-use terrace_proxy::{Attempt, FailureKind};
+use terrace_proxy::{Attempt, FailureKind, parse_local};
 
 use super::{BAD_CONTEXT, DONE, NO_REQUEST, Text, bytes, fail, functions};
 use crate::host::current;
 use crate::phase::LuaPhase;
 
+/// The request is on no way to an upstream.
+const NO_UPSTREAM: c_int = -2;
 /// Fewer tries are allowed than were asked for.
 const REDUCED: c_int = 1;
 
 functions! {
-    "int (*balancer_set_peer)(const char *, size_t, int, terrace_text *)" => set_peer,
+    "int (*balancer_set_peer)(const char *, size_t, int, const char *, size_t, terrace_text *)" => set_peer,
+    "int (*balancer_set_keepalive)(double, double, terrace_text *)" => set_keepalive,
+    "int (*balancer_set_tls)(int)" => set_tls,
+    "int (*balancer_bind)(const char *, size_t, terrace_text *)" => bind,
     "int (*balancer_set_more_tries)(int)" => set_more_tries,
     "int (*balancer_recreate)(void)" => recreate,
     "int (*balancer_set_timeouts)(double, double, double)" => set_timeouts,
@@ -31,23 +36,34 @@ const FAILED_PEER: c_int = 4;
 fn attempt(f: impl FnOnce(&Attempt) -> c_int) -> c_int {
     let found = current(|h| {
         if !h.is_in(LuaPhase::Balancer as u32) {
-            return None;
+            let is_after = !h.request.upstream.borrow().attempts.is_empty();
+            return Err(if is_after { BAD_CONTEXT } else { NO_UPSTREAM });
         }
-        h.request.state::<Attempt>()
+        h.request.state::<Attempt>().ok_or(BAD_CONTEXT)
     });
     match found {
         None => NO_REQUEST,
-        Some(None) => BAD_CONTEXT,
-        Some(Some(attempt)) => f(&attempt),
+        Some(Err(code)) => code,
+        Some(Ok(attempt)) => f(&attempt),
     }
 }
 
-extern "C" fn set_peer(address: *const u8, len: usize, port: c_int, out: *mut Text) -> c_int {
+extern "C" fn set_peer(
+    address: *const u8,
+    len: usize,
+    port: c_int,
+    host: *const u8,
+    host_len: usize,
+    out: *mut Text,
+) -> c_int {
     // SAFETY: a Lua string.
     let text = unsafe { bytes(address, len) };
+    // SAFETY: a Lua string, or NULL with no length.
+    let host = if host_len == 0 { &[] } else { unsafe { bytes(host, host_len) } };
     attempt(|a| match parse(text, port) {
         Ok(address) => {
-            a.set_peer(address);
+            let host = String::from_utf8_lossy(host);
+            a.set_peer(address, Some(&*host).filter(|host| !host.is_empty()));
             DONE
         }
         // SAFETY: Lua passes a text of its own.
@@ -75,6 +91,40 @@ fn parse(text: &[u8], port: c_int) -> Result<Address, &'static str> {
     let host = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let ip: IpAddr = host.parse().map_err(|_| "no host allowed")?;
     Ok(Address::Ip(SocketAddr::new(ip, port)))
+}
+
+/// Keeps the connection for so many ms and requests; 0 is no limit.
+extern "C" fn set_keepalive(idle_ms: f64, requests: f64, out: *mut Text) -> c_int {
+    let whole = |n: f64| if n > 0.0 { (n as u64).max(1) } else { 0 };
+    let requests = u32::try_from(whole(requests)).unwrap_or(0);
+    attempt(|a| match a.set_keepalive(whole(idle_ms), requests) {
+        true => DONE,
+        // SAFETY: Lua passes a text of its own.
+        false => unsafe { fail(out, "no current peer set") },
+    })
+}
+
+extern "C" fn set_tls(on: c_int) -> c_int {
+    attempt(|a| {
+        a.set_tls(on != 0);
+        DONE
+    })
+}
+
+extern "C" fn bind(address: *const u8, len: usize, out: *mut Text) -> c_int {
+    // SAFETY: a Lua string.
+    let text = unsafe { bytes(address, len) };
+    attempt(|a| match parse_local(text) {
+        Some(local) => {
+            a.bind(local);
+            DONE
+        }
+        None => {
+            let message = format!("invalid addr {}", String::from_utf8_lossy(text));
+            // SAFETY: Lua passes a text of its own.
+            unsafe { fail(out, &message) }
+        }
+    })
 }
 
 extern "C" fn set_more_tries(count: c_int) -> c_int {

@@ -16,6 +16,7 @@ use terrace_http::{
     Builder, Handler, LocationBuilder, Merge, MergeContext, Module, Request, Step, Value, settings,
 };
 
+use crate::bind::Bind;
 use crate::proxy::next::NextUpstream;
 use crate::upstream::{Upstream, Upstreams, of_url};
 use crate::url::{Host, Url};
@@ -34,6 +35,8 @@ const PORT: u16 = 11211;
 settings! {
     /// The settings that both families have.
     struct Plain {
+        /// `memc_bind`.
+        bind: Bind = Bind::Off,
         /// `memc_connect_timeout`, ms.
         connect_timeout_ms: u64 = 60_000,
         /// `memc_send_timeout`, ms.
@@ -136,6 +139,7 @@ macro_rules! rows {
     ($conf:ty, $prefix:literal, $($more:expr,)*) => {
         &[
             simple(concat!($prefix, "_pass"), PASS, ONE, "", "The memcached server that answers requests.", set_pass::<$conf>),
+            simple(concat!($prefix, "_bind"), HSL, Arity::Between(1, 2), "off", "The local address that connections to the server come from.", |b, n| { let v = Bind::read(b, n)?; n.set_once(&mut b.conf::<$conf>().plain.bind, v) }),
             row!($conf, concat!($prefix, "_connect_timeout"), HSL, ONE, "60s", "How long connecting may take.", connect_timeout_ms, |n: &Node| n.time_ms(0)),
             row!($conf, concat!($prefix, "_send_timeout"), HSL, ONE, "60s", "How long a write to the server may take.", send_timeout_ms, |n: &Node| n.time_ms(0)),
             row!($conf, concat!($prefix, "_read_timeout"), HSL, ONE, "60s", "How long a read from the server may take.", read_timeout_ms, |n: &Node| n.time_ms(0)),

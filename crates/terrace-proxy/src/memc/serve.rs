@@ -2,6 +2,7 @@
 //!
 //! What is held of a value at any time is bounded by `memc_buffer_size` and what the client has yet to read.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use terrace_base::log::Level;
 use terrace_base::{OsError, clock};
 use terrace_http::request::UpstreamAttempt;
-use terrace_http::status::CLIENT_CLOSED;
+use terrace_http::status::{CLIENT_CLOSED, INTERNAL};
 use terrace_http::{Chunk, Outcome, Request};
 use terrace_net::{ConnectError, Timer};
 use terrace_upstream::{Address, Input, Outcome as PeerOutcome, Pooled, Selection};
@@ -18,12 +19,13 @@ use terrace_upstream::{Address, Input, Outcome as PeerOutcome, Pooled, Selection
 use super::command::{self, Reply, VALUE_END};
 use super::request::Command;
 use super::{PORT, Settings, Target};
-use crate::balancer::Attempt;
+use crate::balancer::{Attempt, Keepalive};
 use crate::local::Local;
 use crate::peers::{Claim, Conn, EPOCH_MS, Peers};
 use crate::proxy::next::NextUpstream;
 use crate::proxy::wait::{Broken, Watch, deadline};
-use crate::proxy::{to_net, to_upstream};
+use crate::proxy::{to_net, to_upstream, unbound};
+use crate::route::Route;
 use crate::url::{Host, Url};
 
 /// Answers a request with the reply to its command.
@@ -42,7 +44,11 @@ pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>, command: Command) ->
     };
     begin_exchange(&r);
     let watch = Watch::new(&r, s.plain.ignores_client_abort());
-    let run = Run { s, r, command, bytes, peers, local, watch, started_ms: clock::monotonic_ms() };
+    let hook = peers.upstream.balancer.is_some().then(Rc::<Attempt>::default);
+    let local_address = s.plain.bind().address(&r);
+    let route = Route::new(None, local_address, None);
+    let started_ms = clock::monotonic_ms();
+    let run = Run { s, r, command, bytes, peers, local, watch, hook, local_address, route, started_ms };
     run.run().await
 }
 
@@ -88,6 +94,11 @@ struct Run {
     peers: Rc<Peers>,
     local: Rc<Local>,
     watch: Watch,
+    hook: Option<Rc<Attempt>>,
+    /// `memc_bind`.
+    local_address: Option<SocketAddr>,
+    /// What is special about the connection of the present attempt.
+    route: Option<Rc<Route>>,
     started_ms: u64,
 }
 
@@ -110,6 +121,8 @@ enum Failure {
     ClientLeft,
     /// A kept connection turned out closed before any byte came.
     Stale,
+    /// The local address could not be had.
+    Unbound,
     Case(NextUpstream),
 }
 
@@ -120,7 +133,7 @@ impl From<NextUpstream> for Failure {
 }
 
 impl Run {
-    async fn run(self) -> Outcome {
+    async fn run(mut self) -> Outcome {
         let mut selection = Selection::new();
         let mut tries = self.peers.with_group(|g| g.tries());
         if self.s.plain.tries_max() > 0 {
@@ -131,7 +144,7 @@ impl Run {
             value.eval(&self.r, &mut key);
         }
         loop {
-            let chosen = match self.choose(&mut selection, &key).await {
+            let chosen = match self.choose(&mut selection, &key, &mut tries).await {
                 Ok(chosen) => chosen,
                 Err(status) => return Outcome::Status(status),
             };
@@ -152,6 +165,10 @@ impl Run {
                     self.end_attempt(CLIENT_CLOSED);
                     return Outcome::Status(CLIENT_CLOSED);
                 }
+                Err(Failure::Unbound) => {
+                    self.end_attempt(0);
+                    return Outcome::Status(INTERNAL);
+                }
                 Err(Failure::Stale) => NextUpstream::ERROR,
                 Err(Failure::Case(case)) => case,
             };
@@ -159,6 +176,9 @@ impl Run {
             if let Some(claim) = &chosen.claim {
                 let outcome = if case.spares_peer() { PeerOutcome::Ok } else { PeerOutcome::Failed };
                 claim.peers.report(claim.index, outcome);
+            }
+            if let Some(hook) = &self.hook {
+                hook.failed(case.spares_peer(), case.final_status());
             }
             tries = tries.saturating_sub(1);
             if tries == 0 || !self.may_try(case) {
@@ -174,13 +194,24 @@ impl Run {
     }
 
     /// The next server. The error is a status.
-    async fn choose(&self, selection: &mut Selection, key: &[u8]) -> Result<Chosen, u16> {
-        if let Some(balancer) = &self.peers.upstream.balancer {
-            let attempt = Rc::<Attempt>::default();
-            balancer.pick(&self.r, &attempt).get().await?;
-            if let Some(address) = attempt.peer.take() {
+    async fn choose(
+        &mut self,
+        selection: &mut Selection,
+        key: &[u8],
+        tries: &mut usize,
+    ) -> Result<Chosen, u16> {
+        if let (Some(hook), Some(balancer)) = (&self.hook, &self.peers.upstream.balancer) {
+            let asked = hook.ask(&**balancer, &self.r, *tries, self.s.plain.tries_max()).await?;
+            *tries = asked.1;
+            let host = hook.host.borrow().clone();
+            self.route = Route::new(None, hook.local.get().or(self.local_address), host);
+            if let Some(address) = asked.0 {
                 self.begin_attempt(address.to_string());
                 return Ok(Chosen { address: to_upstream(address), claim: None });
+            }
+            if !self.peers.upstream.has_servers {
+                self.log("lua balancer: no peer set while connecting to upstream");
+                return Err(INTERNAL);
             }
         }
         let input = Input { key, address: self.r.peer_ip(), random: self.local.random() };
@@ -243,7 +274,8 @@ impl Run {
 
     /// Connects, sends, and reads the first part of the reply.
     async fn attempt(&self, chosen: &Chosen, fresh: bool) -> Result<Got, Failure> {
-        let kept = if fresh { None } else { self.peers.take(&chosen.address, None) };
+        let kept =
+            if fresh { None } else { self.peers.take(&chosen.address, self.route.as_ref(), self.keep_by()) };
         let is_kept = kept.is_some();
         let mut conn = match kept {
             Some(conn) => conn,
@@ -271,20 +303,34 @@ impl Run {
         }
     }
 
+    /// How long the balancer keeps the connection of the present attempt, if it does.
+    fn keep_by(&self) -> Option<Keepalive> {
+        self.hook.as_ref().and_then(|hook| hook.keepalive.get())
+    }
+
+    fn timeout(&self, of_hook: impl FnOnce(&Attempt) -> Option<u64>, own_ms: u64) -> u64 {
+        self.hook.as_deref().and_then(of_hook).unwrap_or(own_ms)
+    }
+
     async fn connect(&self, address: &Address) -> Result<Pooled<Conn>, Failure> {
-        let timeout_ms = self.s.plain.connect_timeout_ms();
+        let timeout_ms = self.timeout(|h| h.connect_timeout_ms.get(), self.s.plain.connect_timeout_ms());
         let to = to_net(address);
-        let mut connecting = pin!(terrace_net::connect(&to, timeout_ms));
+        let local = self.route.as_ref().and_then(|route| route.local);
+        let mut connecting = pin!(terrace_net::connect_from(&to, local, timeout_ms));
         let mut timer = Timer::new();
         let until = deadline(timeout_ms.saturating_add(1000));
         let done = self.watch.wait(&mut timer, until, |cx| connecting.as_mut().poll(cx).map(Ok)).await;
         let doing = "connecting to upstream";
         match done {
             Ok(Ok(stream)) => {
-                let conn = Conn { stream, timer: Timer::new(), secured: None };
+                let conn = Conn { stream, timer: Timer::new(), route: self.route.clone() };
                 Ok(Pooled::new(conn, clock::monotonic_ms()))
             }
             Ok(Err(ConnectError::Io(e))) => Err(self.broken(Broken::Io(e), "connect()", doing)),
+            Ok(Err(ConnectError::Bind(e))) => {
+                self.r.log(Level::Crit, format_args!("{}", unbound(local, &e)));
+                Err(Failure::Unbound)
+            }
             Ok(Err(ConnectError::Timeout)) => Err(self.broken(Broken::Timeout, "", doing)),
             Err(why) => Err(self.broken(why, "connect()", doing)),
         }
@@ -294,7 +340,7 @@ impl Run {
         let mut sent = 0;
         let Conn { stream, timer, .. } = conn;
         while sent < self.bytes.len() {
-            let until = deadline(self.s.plain.send_timeout_ms());
+            let until = deadline(self.timeout(|h| h.send_timeout_ms.get(), self.s.plain.send_timeout_ms()));
             let step = self.watch.wait(timer, until, |cx| stream.poll_write(cx, &self.bytes[sent..]));
             match step.await {
                 Ok(n) => sent += n,
@@ -344,7 +390,7 @@ impl Run {
 
     async fn read(&self, conn: &mut Conn, buf: &mut [u8]) -> Result<usize, Broken> {
         let Conn { stream, timer, .. } = conn;
-        let until = deadline(self.s.plain.read_timeout_ms());
+        let until = deadline(self.timeout(|h| h.read_timeout_ms.get(), self.s.plain.read_timeout_ms()));
         let n = self.watch.wait(timer, until, |cx| stream.poll_read(cx, buf)).await?;
         self.note(|a| a.received_bytes += n as u64);
         Ok(n)
@@ -453,7 +499,7 @@ impl Run {
         }
         self.local.give_buffer(got.buf);
         if is_clean {
-            self.peers.put(chosen.address.clone(), got.conn);
+            self.peers.put(chosen.address.clone(), got.conn, self.keep_by());
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use terrace_base::clock;
 use terrace_base::log::Level;
 use terrace_http::body::Stored;
 use terrace_http::request::UpstreamAttempt;
-use terrace_http::status::CLIENT_CLOSED;
+use terrace_http::status::{CLIENT_CLOSED, INTERNAL};
 use terrace_http::{Outcome, Request};
 use terrace_http1::{Progress, ResponseError};
 use terrace_net::{ConnectError, Stream, Timer};
@@ -27,9 +28,11 @@ use super::response;
 use super::settings::Settings;
 use super::tls::Secured;
 use super::wait::{Broken, Watch, deadline};
-use crate::balancer::{Attempt, FailureKind, LastFailure};
+use crate::balancer::{Attempt, Keepalive};
+use crate::bind::Shown;
 use crate::local::Local;
 use crate::peers::{Claim, Conn, EPOCH_MS};
+use crate::route::Route;
 
 /// Passes a request to its server and the response to the client.
 pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>) -> Outcome {
@@ -41,7 +44,9 @@ pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>) -> Outcome {
         Ok(t) => t,
         Err(status) => return Outcome::Status(status),
     };
-    let secured = s.tls.as_ref().filter(|_| target.is_https).map(|tls| tls.wanted(&r, &target.host));
+    let local_address = s.bind.address(&r);
+    let tls = s.tls.as_ref().filter(|_| target.is_https).map(|tls| tls.wanted(&r, &target.host));
+    let route = Route::new(tls, local_address, None);
     let x = Exchange::begin(&r, target, Rc::clone(&local));
     let rest = request::write(&s, &r, &x);
     let upstream = &x.target.peers.upstream;
@@ -69,7 +74,8 @@ pub(super) async fn serve(s: Arc<Settings>, r: Rc<Request>) -> Outcome {
         attempt_started_ms: Cell::new(started_ms),
         hook,
         rest,
-        secured,
+        local_address,
+        route,
         sent: false,
     };
     run.run().await
@@ -89,8 +95,10 @@ pub(super) struct Run {
     attempt_started_ms: Cell<u64>,
     hook: Option<Rc<Attempt>>,
     rest: Rest,
-    /// Whom to speak TLS to, if at all.
-    secured: Option<Rc<Secured>>,
+    /// `proxy_bind`.
+    local_address: Option<SocketAddr>,
+    /// What is special about the connection of the present attempt.
+    route: Option<Rc<Route>>,
     /// Whether the present attempt has sent anything.
     sent: bool,
 }
@@ -128,6 +136,8 @@ enum Failure {
     ClientLeft,
     /// A kept connection that turned out closed before any byte of a response.
     Stale,
+    /// The local address could not be had: no other peer would change that.
+    Unbound,
     Case(NextUpstream),
 }
 
@@ -163,6 +173,10 @@ impl Run {
                     self.end_attempt(CLIENT_CLOSED);
                     return Outcome::Status(CLIENT_CLOSED);
                 }
+                Err(Failure::Unbound) => {
+                    self.end_attempt(0);
+                    return Outcome::Status(INTERNAL);
+                }
                 Err(Failure::Stale) => NextUpstream::ERROR,
                 Err(Failure::Case(case)) => case,
             };
@@ -179,24 +193,20 @@ impl Run {
     async fn choose(&mut self) -> Result<Chosen, u16> {
         let peers = Rc::clone(&self.x.target.peers);
         if let (Some(hook), Some(balancer)) = (&self.hook, &peers.upstream.balancer) {
-            hook.peer.take();
-            hook.more_tries.set(0);
-            let left_max = match self.s.tries_max {
-                0 => usize::MAX,
-                max => max.saturating_sub(hook.number.get() as usize),
-            };
-            let more_max = left_max.saturating_sub(self.tries);
-            hook.more_tries_max.set(u32::try_from(more_max).unwrap_or(u32::MAX));
-            balancer.pick(&self.r, hook).get().await?;
-            hook.number.set(hook.number.get() + 1);
-            self.tries = self.tries.saturating_add(hook.more_tries.get() as usize);
-            if hook.recreates.replace(false) {
+            let asked = hook.ask(&**balancer, &self.r, self.tries, self.s.tries_max).await?;
+            self.tries = asked.1;
+            self.route = self.route_for(hook)?;
+            if hook.takes_recreation() {
                 self.rest = request::write(&self.s, &self.r, &self.x);
             }
-            if let Some(address) = hook.peer.take() {
+            if let Some(address) = asked.0 {
                 let name = address.to_string();
                 self.begin_attempt(name.clone());
                 return Ok(Chosen { address: to_upstream(address), name, claim: None });
+            }
+            if !peers.upstream.has_servers {
+                self.log(Level::Error, "lua balancer: no peer set while connecting to upstream");
+                return Err(INTERNAL);
             }
         }
         let input = Input { key: &self.key, address: self.r.peer_ip(), random: self.local.random() };
@@ -220,6 +230,30 @@ impl Run {
                 Err(502)
             }
         }
+    }
+
+    /// What the connection of an attempt is to be like, by its balancer. The error is a status.
+    fn route_for(&self, hook: &Attempt) -> Result<Option<Rc<Route>>, u16> {
+        let is_https = hook.tls.get().unwrap_or(self.x.target.is_https);
+        self.x.is_https.set(is_https);
+        let host = hook.host.borrow().clone();
+        let tls = match &self.s.tls {
+            _ if !is_https => None,
+            Some(tls) => {
+                let name = host.as_deref().map_or(&self.x.target.host[..], str::as_bytes);
+                Some(tls.wanted(&self.r, name))
+            }
+            None => {
+                self.log(Level::Error, "the balancer asks for TLS, whose settings are not in order");
+                return Err(INTERNAL);
+            }
+        };
+        Ok(Route::new(tls, hook.local.get().or(self.local_address), host))
+    }
+
+    /// How long the balancer keeps the connection of the present attempt, if it does.
+    pub(super) fn kept_by_balancer(&self) -> Option<Keepalive> {
+        self.hook.as_ref().and_then(|hook| hook.keepalive.get())
     }
 
     fn begin_attempt(&self, address: String) {
@@ -289,8 +323,7 @@ impl Run {
         }
         self.end_attempt(status);
         if let Some(hook) = &self.hook {
-            let kind = if case.spares_peer() { FailureKind::Next } else { FailureKind::Failed };
-            hook.last_failure.set(Some(LastFailure { kind, status }));
+            hook.failed(case.spares_peer(), status);
         }
     }
 
@@ -301,19 +334,22 @@ impl Run {
         fresh: bool,
     ) -> Result<(Live, Vec<u8>, usize, usize), Failure> {
         self.sent = false;
-        let kept =
-            if fresh { None } else { self.x.target.peers.take(&chosen.address, self.secured.as_ref()) };
+        let kept = if fresh {
+            None
+        } else {
+            self.x.target.peers.take(&chosen.address, self.route.as_ref(), self.kept_by_balancer())
+        };
         let cached = kept.is_some();
         let pooled = match kept {
             Some(p) => p,
             None => {
                 let mut stream = self.connect(&chosen.address).await?;
-                if let Some(secured) = &self.secured {
+                if let Some(secured) = self.route.as_ref().and_then(|route| route.tls.as_ref()) {
                     // Boxed: what a handshake holds must not weigh on every request.
                     stream = Box::pin(self.shake(stream, secured)).await?;
                 }
-                let secured = self.secured.clone();
-                Pooled::new(Conn { stream, timer: Timer::new(), secured }, clock::monotonic_ms())
+                let route = self.route.clone();
+                Pooled::new(Conn { stream, timer: Timer::new(), route }, clock::monotonic_ms())
             }
         };
         let mut live = Live { pooled, cached, is_sent: false };
@@ -333,7 +369,8 @@ impl Run {
     async fn connect(&self, address: &Address) -> Result<Stream, Failure> {
         let timeout_ms = self.timeout(|h| h.connect_timeout_ms.get(), self.s.connect_timeout_ms);
         let to = to_net(address);
-        let mut connecting = pin!(terrace_net::connect(&to, timeout_ms));
+        let local = self.route.as_ref().and_then(|route| route.local);
+        let mut connecting = pin!(terrace_net::connect_from(&to, local, timeout_ms));
         let mut timer = Timer::new();
         let done = self.watch.wait(&mut timer, deadline(timeout_ms.saturating_add(1000)), |cx| {
             connecting.as_mut().poll(cx).map(Ok)
@@ -348,6 +385,10 @@ impl Run {
                 let text = format!("connect(){target} failed {} while connecting to upstream", OsError(&e));
                 self.log(Level::Error, &text);
                 Err(Failure::Case(NextUpstream::ERROR))
+            }
+            Ok(Err(ConnectError::Bind(e))) => {
+                self.log(Level::Crit, &unbound(local, &e));
+                Err(Failure::Unbound)
             }
             Ok(Err(ConnectError::Timeout)) | Err(Broken::Timeout | Broken::Io(_)) => {
                 self.timed_out("connecting to upstream");
@@ -608,6 +649,12 @@ impl BodySource {
             }
         }
     }
+}
+
+/// What the log says of a local address that could not be had.
+pub(crate) fn unbound(local: Option<SocketAddr>, e: &io::Error) -> String {
+    let local = local.map(|local| Shown(local).to_string()).unwrap_or_default();
+    format!("bind({local}) failed {} while connecting to upstream", OsError(e))
 }
 
 pub(crate) fn to_net(address: &Address) -> terrace_net::Address {

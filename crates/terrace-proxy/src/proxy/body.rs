@@ -158,6 +158,6 @@ fn conclude(run: Run, reply: Reply, is_whole: bool) {
     let Reply { live, buf, address, .. } = reply;
     run.local.give_buffer(buf);
     if is_clean && run.x.response.borrow().keep_alive {
-        run.x.target.peers.put(address, live.pooled);
+        run.x.target.peers.put(address, live.pooled, run.kept_by_balancer());
     }
 }

@@ -17,6 +17,8 @@ use crate::local::Local;
 /// One proxied request.
 pub(crate) struct Exchange {
     pub(crate) target: Target,
+    /// Whether TLS is spoken in the present attempt.
+    pub(crate) is_https: Cell<bool>,
     /// The head as sent, and the body where it is small.
     pub(crate) request: RefCell<Vec<u8>>,
     pub(crate) uri: Cell<Span>,
@@ -30,6 +32,7 @@ impl Exchange {
     /// Begins, and keeps it with the request.
     pub(crate) fn begin(r: &Request, target: Target, local: Rc<Local>) -> Rc<Exchange> {
         let x = Rc::new(Exchange {
+            is_https: Cell::new(target.is_https),
             target,
             request: RefCell::new(local.take_scratch()),
             uri: Cell::default(),
@@ -56,7 +59,7 @@ impl Exchange {
 
 impl terrace_http::request::Exchange for Exchange {
     fn scheme(&self) -> &'static str {
-        if self.target.is_https { "https" } else { "http" }
+        if self.is_https.get() { "https" } else { "http" }
     }
 
     fn append_uri(&self, out: &mut String) {

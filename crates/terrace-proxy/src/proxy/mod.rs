@@ -23,13 +23,15 @@ use terrace_http::conf::table::{HSL, flag, simple, size, time_ms};
 use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
 use terrace_http1::Version;
 
-pub(crate) use attempts::{to_net, to_upstream};
+pub(crate) use attempts::{to_net, to_upstream, unbound};
 pub use handshake::{UpstreamHandshake, UpstreamHook, UpstreamHooks};
 use next::NextUpstream;
 use rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use settings::{ProxyHandler, Settings};
 use target::PassConf;
 pub use tls::ProxySsl;
+
+use crate::bind::Bind;
 
 /// The module.
 pub struct Proxy;
@@ -47,6 +49,8 @@ settings! {
         pass_request_body: bool = true,
         /// `proxy_set_body`.
         set_body: Option<Value> = None,
+        /// `proxy_bind`.
+        bind: Bind = Bind::Off,
         /// `proxy_connect_timeout`, ms.
         connect_timeout_ms: u64 = 60_000,
         /// `proxy_send_timeout`, ms.
@@ -167,6 +171,7 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("proxy_pass_request_headers", HSL, Arity::Flag, "on", "Whether the client's header fields are passed.", setting!(ProxyConf, pass_request_headers, flag)),
     simple("proxy_pass_request_body", HSL, Arity::Flag, "on", "Whether the client's body is passed.", setting!(ProxyConf, pass_request_body, flag)),
     simple("proxy_http_version", HSL, ONE, "1.0", "The HTTP version spoken to the server.", setting!(ProxyConf, http_version, |n: &Node| n.one_of(0, &[("1.0", Version::Http10), ("1.1", Version::Http11)]))),
+    simple("proxy_bind", HSL, Arity::Between(1, 2), "off", "The local address that connections to the server come from.", |b, n| { let v = Bind::read(b, n)?; n.set_once(&mut b.conf::<ProxyConf>().bind, v) }),
     simple("proxy_connect_timeout", HSL, ONE, "60s", "How long connecting may take.", setting!(ProxyConf, connect_timeout_ms, time_ms)),
     simple("proxy_send_timeout", HSL, ONE, "60s", "How long a write to the server may take.", setting!(ProxyConf, send_timeout_ms, time_ms)),
     simple("proxy_read_timeout", HSL, ONE, "60s", "How long a read from the server may take.", setting!(ProxyConf, read_timeout_ms, time_ms)),

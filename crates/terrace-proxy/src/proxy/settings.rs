@@ -14,12 +14,15 @@ use super::rewrite::{CookieFlags, CookieRewrite, RedirectRule};
 use super::target::{Pass, PassConf};
 use super::tls::ProxyTls;
 use super::{ProxyConf, ProxyLists, attempts, rewrite};
+use crate::bind::Bind;
 
 /// What a location does.
 pub(super) struct Settings {
     pub(super) pass: Pass,
     /// TLS, where the pass may need it.
     pub(super) tls: Option<ProxyTls>,
+    /// The local address of connections.
+    pub(super) bind: Bind,
     pub(super) version: Version,
     pub(super) method: Option<Value>,
     pub(super) set_headers: Vec<(Bytes, HeaderValue)>,
@@ -107,7 +110,16 @@ impl Settings {
         let redirects = rewrite::resolve_redirects(lists.redirects.as_deref().map(|v| &v[..]), pass);
         let (cookie_domains, cookie_paths, cookie_flags) =
             (lists.cookie_domains.clone(), lists.cookie_paths.clone(), lists.cookie_flags.clone());
-        let tls = if pass.may_be_https() { Some(ProxyTls::resolve(b, l)?) } else { None };
+        let may_be_https = pass.may_be_https();
+        let pass = Pass::resolve(b, pass)?;
+        let tls = if may_be_https {
+            Some(ProxyTls::resolve(b, l)?)
+        } else if pass.has_balancer() {
+            // Without TLS in the URL, what is wrong with its settings matters only where the balancer asks for it.
+            ProxyTls::resolve(b, l).ok()
+        } else {
+            None
+        };
         let c = l.settings.of::<ProxyConf>();
         let (number, size) = c.buffers();
         let limits = ResponseLimits {
@@ -115,8 +127,9 @@ impl Settings {
             ..ResponseLimits::default()
         };
         Ok(Settings {
-            pass: Pass::resolve(b, pass)?,
+            pass,
             tls,
+            bind: c.bind(),
             version: c.http_version(),
             method: c.method(),
             set_headers,

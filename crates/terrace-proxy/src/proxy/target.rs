@@ -120,6 +120,11 @@ impl Pass {
         Ok(Pass { kind, location: conf.location.clone() })
     }
 
+    /// Whether a balancer chooses the peers, which may also ask for TLS.
+    pub(super) fn has_balancer(&self) -> bool {
+        matches!(&self.kind, Kind::Static { upstream, .. } if upstream.balancer.is_some())
+    }
+
     /// The target of a request. The error is a status; the log knows why.
     pub(super) async fn target(&self, r: &Request, local: &Local) -> Result<Target, u16> {
         match &self.kind {

@@ -108,20 +108,17 @@ pub(crate) struct Secured {
 }
 
 impl Secured {
-    /// Whether a connection that was made to `kept` does for one to `wanted`.
-    pub(crate) fn fits(kept: Option<&Rc<Secured>>, wanted: Option<&Rc<Secured>>) -> bool {
-        match (kept, wanted) {
+    /// Whether a connection to one does for the other.
+    pub(crate) fn is_same(&self, other: &Secured) -> bool {
+        let has_same_hooks = match (&self.hooks, &other.hooks) {
             (None, None) => true,
-            (Some(a), Some(b)) => {
-                let same_hooks = match (&a.hooks, &b.hooks) {
-                    (None, None) => true,
-                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                    _ => false,
-                };
-                a.client.is(&b.client) && a.name == b.name && a.sends_name == b.sends_name && same_hooks
-            }
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             _ => false,
-        }
+        };
+        has_same_hooks
+            && self.client.is(&other.client)
+            && self.name == other.name
+            && self.sends_name == other.sends_name
     }
 
     /// Makes the handshake over a fresh connection.
@@ -237,15 +234,15 @@ impl ProxyTls {
         Ok(ProxyTls { client: settings.client(b, &at)?, name, sends_name, hooks })
     }
 
-    /// Whom a request wants to speak to, where the URL names `host`.
-    pub(super) fn wanted(&self, r: &Request, host: &[u8]) -> Rc<Secured> {
+    /// Whom a request wants to speak to, where the URL or a balancer names `host`.
+    pub(super) fn wanted(&self, r: &Request, host: &[u8]) -> Secured {
         let name = match &self.name {
             Some(name) => name.eval_bytes(r),
             None => host.to_vec().into(),
         };
         let name = without_port(&String::from_utf8_lossy(&name)).to_owned();
         let hooks = self.hooks.clone();
-        Rc::new(Secured { client: self.client.clone(), sends_name: self.sends_name, name, hooks })
+        Secured { client: self.client.clone(), sends_name: self.sends_name, name, hooks }
     }
 }
 

@@ -4,10 +4,11 @@ local ffi = require "ffi"
 local base = require "terrace.base"
 
 local native, take, text = base.native, base.take, base.text
-local error, tonumber, type = error, tonumber, type
+local error, min, tonumber, type = error, math.min, tonumber, type
 
 local _M = {}
-local REDUCED = 1
+local REDUCED, NO_UPSTREAM = 1, -2
+local INT_MAX = 2147483647
 
 local status = ffi.new("int[1]")
 
@@ -19,6 +20,8 @@ local function answer(code)
         error("no request found", 2)
     elseif code == base.FAILED then
         return nil, take()
+    elseif code == NO_UPSTREAM then
+        return nil, "no upstream found"
     end
     return nil, "API disabled in the current context"
 end
@@ -30,18 +33,18 @@ local function expect(value, expected, position, name)
     end
 end
 
--- `host`, the name for TLS, is taken but not used: see the guide.
+-- `host` is the name that TLS is spoken to by, where proxy_ssl_name does not say; it also parts kept connections.
 function _M.set_current_peer(address, port, host)
     expect(address, "string", 1, "set_current_peer")
     if host ~= nil then
         expect(host, "string", 3, "set_current_peer")
     end
-    return answer(native.balancer_set_peer(address, #address, tonumber(port) or 0, text))
+    return answer(native.balancer_set_peer(address, #address, tonumber(port) or 0, host, host and #host or 0, text))
 end
 
 function _M.set_more_tries(count)
     expect(count, "number", 1, "set_more_tries")
-    local code = native.balancer_set_more_tries(count)
+    local code = native.balancer_set_more_tries(min(count, INT_MAX))
     if code == REDUCED then
         return true, "reduced tries due to limit"
     end
@@ -60,7 +63,11 @@ end
 function _M.set_timeouts(connect, send, read)
     connect, send, read =
         milliseconds(connect, "connect"), milliseconds(send, "send"), milliseconds(read, "read")
-    return answer(native.balancer_set_timeouts(connect, send, read))
+    local ok, err = answer(native.balancer_set_timeouts(connect, send, read))
+    if not ok then
+        return false, err
+    end
+    return true
 end
 
 local kinds = { [2] = "next", [4] = "failed" }
@@ -76,16 +83,18 @@ function _M.get_last_failure()
     return kinds[code], status[0]
 end
 
--- Connections are kept as the upstream's `keepalive` says.
+-- Idle seconds and requests; 0 is no limit.
 function _M.enable_keepalive(idle_timeout, max_requests)
-    for position, value in pairs { idle_timeout or 0, max_requests or 0 } do
-        expect(value, "number", position, "enable_keepalive")
-        if value < 0 then
-            error("bad argument #" .. position .. " to 'enable_keepalive' (expected >= 0)", 2)
-        end
+    idle_timeout, max_requests = idle_timeout or 60, max_requests or 100
+    expect(idle_timeout, "number", 1, "enable_keepalive")
+    if idle_timeout < 0 then
+        error("bad argument #1 to 'enable_keepalive' (expected >= 0)", 2)
     end
-    -- Changes nothing; tells whether the phase is the right one.
-    return answer(native.balancer_set_timeouts(0, 0, 0))
+    expect(max_requests, "number", 2, "enable_keepalive")
+    if max_requests < 0 then
+        error("bad argument #2 to 'enable_keepalive' (expected >= 0)", 2)
+    end
+    return answer(native.balancer_set_keepalive(idle_timeout * 1000, max_requests, text))
 end
 
 -- Has the request made anew, from the fields and the body as they are now.
@@ -93,13 +102,13 @@ function _M.recreate_request()
     return answer(native.balancer_recreate())
 end
 
-function _M.set_upstream_tls()
-    return nil, "not supported"
+function _M.set_upstream_tls(on)
+    return answer(native.balancer_set_tls((on == 0 or on == false) and 0 or 1))
 end
 
 function _M.bind_to_local_addr(address)
     expect(address, "string", 1, "bind_to_local_addr")
-    return nil, "not supported"
+    return answer(native.balancer_bind(address, #address, text))
 end
 
 return _M

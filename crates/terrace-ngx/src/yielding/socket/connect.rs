@@ -194,7 +194,7 @@ impl Attempt {
                 log_socket(&self.r, format_args!("lua tcp socket connect timed out{upstream}"));
                 Err("timeout".to_owned())
             }
-            Err(ConnectError::Io(e)) => {
+            Err(ConnectError::Io(e) | ConnectError::Bind(e)) => {
                 let (os, upstream) = (OsError(&e), self.upstream(address));
                 match address {
                     Address::Unix(_) => {
