@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
+pub mod dns;
 pub mod http;
 pub mod server;
 pub mod shop;

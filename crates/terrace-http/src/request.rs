@@ -168,6 +168,8 @@ pub struct Request {
     pub uri_changed: Cell<bool>,
     /// Whether the URI is a name below the `alias` of a regex location, which `try_files` found there.
     pub aliases_uri: Cell<bool>,
+    /// Whether `If-Modified-Since` and its like are not looked at.
+    pub bypasses_conditions: Cell<bool>,
     /// Whether an `error_page` is being served.
     pub error_page: Cell<bool>,
     /// Whether the response is for the header only.
@@ -311,6 +313,7 @@ impl Request {
             internal: Cell::new(false),
             uri_changed: Cell::new(false),
             aliases_uri: Cell::new(false),
+            bypasses_conditions: Cell::new(false),
             error_page: Cell::new(false),
             header_only: Cell::new(parts.header_only),
             redirects: Cell::new(0),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
 use terrace_base::clock;
@@ -19,6 +19,22 @@ use crate::typemap::TypeMap;
 
 /// How many workers serve a generation; shared with it (`worker_processes`).
 pub struct WorkerCount(pub usize);
+
+/// Whether a generation's scripts want an agent beside its workers (`ngx.process.enable_privileged_agent`); shared with it.
+#[derive(Debug, Default)]
+pub struct AgentWanted(AtomicBool);
+
+impl AgentWanted {
+    /// Wants one.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one is wanted.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A connection on its way to a worker of the next generation.
 pub struct Handover {
@@ -51,8 +67,8 @@ const BUFFER_BYTES: usize = 4096;
 
 /// One worker. Never shared between threads.
 pub struct Worker {
-    /// Its number, from 0 (`ngx.worker.id()`).
-    pub id: usize,
+    /// Its number, from 0 (`ngx.worker.id()`); the agent, which serves no connections, has none.
+    pub id: Option<usize>,
     /// The configuration it serves.
     pub generation: Arc<Generation>,
     /// Open connections, to wake the idle ones for a drain.
@@ -69,12 +85,14 @@ pub struct Worker {
     /// A connection or task has ended.
     left: Notify,
     drain_began: Notify,
+    /// It shall be replaced.
+    resigns: Notify,
     log_tap: RefCell<Option<LogTap>>,
 }
 
 impl Worker {
     /// A worker that has no connection yet.
-    pub fn new(id: usize, generation: Arc<Generation>) -> Rc<Worker> {
+    pub fn new(id: Option<usize>, generation: Arc<Generation>) -> Rc<Worker> {
         Rc::new(Worker {
             id,
             generation,
@@ -87,6 +105,7 @@ impl Worker {
             untimed: Cell::new(0),
             left: Notify::new(),
             drain_began: Notify::new(),
+            resigns: Notify::new(),
             log_tap: RefCell::default(),
         })
     }
@@ -107,6 +126,16 @@ impl Worker {
         self.successor.replace(successor);
         self.clients.borrow().values().for_each(|c| c.wake_idle());
         self.drain_began.notify_waiters();
+    }
+
+    /// Lets another worker take this one's place, which then drains.
+    pub fn resign(&self) {
+        self.resigns.notify_one();
+    }
+
+    /// Ready once for all calls of [`Worker::resign`] before it.
+    pub async fn resigned(&self) {
+        self.resigns.notified().await;
     }
 
     /// Ready once the drain has begun, for tasks that would wait beyond it.

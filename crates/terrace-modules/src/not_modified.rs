@@ -65,7 +65,7 @@ pub fn check(r: &Request) -> Verdict {
     use KnownHeader::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
     const CONDITIONS: NameSet = NameSet::of(&[IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince]);
     // A page that is served for an error is not what the conditions are about.
-    if !r.headers_in.has_any(CONDITIONS) {
+    if !r.headers_in.has_any(CONDITIONS) || r.bypasses_conditions.get() {
         return Verdict::Send;
     }
     if r.headers_out.status.get() != 200 || !matches!(r.forced_status(), 0 | 200) || r.is_subrequest() {

@@ -87,7 +87,7 @@ impl Rig {
     /// A worker of a configuration that is right. No module is told that it starts.
     pub(crate) fn worker(&self, modules: Modules, main: &str) -> Rc<Worker> {
         let generation = self.load(modules, main, false).unwrap_or_else(|error| panic!("{error}"));
-        Worker::new(0, Arc::new(generation))
+        Worker::new(Some(0), Arc::new(generation))
     }
 
     /// The same, started.

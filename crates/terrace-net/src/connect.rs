@@ -1,7 +1,7 @@
-//! Outgoing connections and name resolution through the system (`/etc/hosts`, `/etc/resolv.conf`).
+//! Outgoing connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -63,15 +63,7 @@ pub async fn connect_from(
     }
 }
 
-/// All addresses of `host`, resolved by the system on a helper thread. A literal address answers at once.
-pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let found: Vec<_> = tokio::net::lookup_host((bare, port)).await?.collect();
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "host not found"));
-    }
-    Ok(found)
+/// The address that `host` is, if it is one and no name; IPv6 may have brackets.
+pub fn literal(host: &str) -> Option<IpAddr> {
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).parse().ok()
 }

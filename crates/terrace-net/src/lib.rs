@@ -7,13 +7,14 @@
 mod address;
 mod connect;
 mod datagram;
+pub mod dns;
 mod listen;
 mod stream;
 mod timer;
 pub mod tls;
 
 pub use address::Address;
-pub use connect::{ConnectError, connect, connect_from, resolve};
+pub use connect::{ConnectError, connect, connect_from, literal};
 pub use datagram::Datagram;
 pub use listen::{Acceptor, ListenOptions, Listener};
 pub use stream::{Detached, Stream};

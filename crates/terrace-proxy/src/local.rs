@@ -1,23 +1,22 @@
 //! What each worker keeps for proxying: peers, names resolved at run time, buffers, random bits.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use terrace_base::clock;
-use terrace_http::Worker;
+use terrace_http::{Request, Worker};
+use terrace_net::dns::Addresses;
+use terrace_upstream::Address;
 
 use crate::peers::Peers;
 use crate::resolve;
 use crate::upstream::Upstream;
 use crate::url::Host;
 
-/// How many names resolved at run time a worker remembers.
+/// How many hosts that variables named a worker keeps the peers of.
 const RESOLVED_MAX: usize = 1024;
-/// How long it remembers one, ms.
-const RESOLVED_TTL_MS: u64 = 10_000;
 /// The size of a buffer that responses are read into.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// The size that a request's head usually stays below.
@@ -27,17 +26,29 @@ const BUFFERS_KEPT_MAX: usize = 64;
 /// One worker's state.
 pub(crate) struct Local {
     peers: RefCell<Vec<Option<Rc<Peers>>>>,
-    resolved: RefCell<FxHashMap<(Name, u16), Resolved>>,
+    resolved: RefCell<HashMap<HostKey, Resolved>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     scratch: RefCell<Vec<Vec<u8>>>,
     random: Cell<u64>,
 }
 
-type Name = Box<str>;
+/// Who resolves it, the host, the port. Clients may choose hosts: the map hashes with a key.
+type HostKey = (usize, Box<str>, u16);
 
+/// The peers of a host, with the addresses they were made of; a literal address has none.
 struct Resolved {
     peers: Rc<Peers>,
-    until_ms: u64,
+    addresses: Option<Rc<Addresses>>,
+}
+
+impl Resolved {
+    fn is_of(&self, addresses: Option<&Rc<Addresses>>) -> bool {
+        match (&self.addresses, addresses) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
 }
 
 impl Local {
@@ -65,35 +76,37 @@ impl Local {
         slot.clone()
     }
 
-    /// The peers of a host that a variable names. The error is what the log says.
-    pub(crate) async fn resolve(&self, host: &Host, port: u16) -> Result<Rc<Peers>, String> {
-        let shown: Box<str> = match host {
-            Host::Unix(path) => format!("unix:{}", path.display()).into(),
-            Host::Name(name) => name.as_str().into(),
-        };
-        let key = (shown, port);
-        let now_ms = clock::monotonic_ms();
-        if let Some(r) = self.resolved.borrow().get(&key).filter(|r| r.until_ms > now_ms) {
-            return Ok(Rc::clone(&r.peers));
-        }
-        let addresses = match host {
-            Host::Unix(path) => vec![terrace_upstream::Address::Unix(path.clone())],
-            Host::Name(name) => match terrace_net::resolve(name, port).await {
-                Ok(found) => resolve::ordered(found),
-                Err(_) => return Err(format!("{name} could not be resolved (3: Host not found)")),
-            },
-        };
-        let upstream = Arc::new(Upstream::plain(0, &key.0, resolve::plain_peers(addresses, &key.0)));
-        let peers = Peers::new(&upstream).ok_or_else(|| format!("{} has no address", key.0))?;
-        let mut resolved = self.resolved.borrow_mut();
-        if resolved.len() >= RESOLVED_MAX {
-            resolved.retain(|_, r| r.until_ms > now_ms);
-            if resolved.len() >= RESOLVED_MAX {
-                resolved.clear();
+    /// The peers of a host that a variable names: the same ones as long as its addresses are. The error is what the log
+    /// says.
+    pub(crate) async fn resolve(&self, r: &Request, host: &Host, port: u16) -> Result<Rc<Peers>, String> {
+        let (shown, fixed): (Box<str>, _) = match host {
+            Host::Unix(path) => {
+                (format!("unix:{}", path.display()).into(), Some(Address::Unix(path.clone())))
             }
+            Host::Name(name) => {
+                let ip = terrace_net::literal(name);
+                (name.as_str().into(), ip.map(|ip| Address::Inet((ip, port).into())))
+            }
+        };
+        let (found, resolver) = match (host, &fixed) {
+            (Host::Name(name), None) => (Some(r.resolve(name).await?), Rc::as_ptr(&r.resolver()) as usize),
+            _ => (None, 0),
+        };
+        let key = (resolver, shown, port);
+        if let Some(known) = self.resolved.borrow().get(&key).filter(|k| k.is_of(found.as_ref())) {
+            return Ok(Rc::clone(&known.peers));
         }
-        let until_ms = clock::monotonic_ms() + RESOLVED_TTL_MS;
-        resolved.insert(key, Resolved { peers: Rc::clone(&peers), until_ms });
+        let addresses = match &found {
+            Some(found) => found.by_turns().map(|ip| Address::Inet((ip, port).into())).collect(),
+            None => fixed.into_iter().collect(),
+        };
+        let upstream = Arc::new(Upstream::plain(0, &key.1, resolve::plain_peers(addresses, &key.1)));
+        let peers = Peers::new(&upstream).ok_or_else(|| format!("{} has no address", key.1))?;
+        let mut resolved = self.resolved.borrow_mut();
+        if resolved.len() >= RESOLVED_MAX && !resolved.contains_key(&key) {
+            resolved.clear();
+        }
+        resolved.insert(key, Resolved { peers: Rc::clone(&peers), addresses: found });
         Ok(peers)
     }
 

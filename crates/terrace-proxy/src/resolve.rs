@@ -21,7 +21,7 @@ pub(crate) fn addresses(prefix: &Path, host: &Host, port: u16) -> Option<Vec<Add
 }
 
 /// IPv4 before IPv6, each address once.
-pub(crate) fn ordered(found: Vec<SocketAddr>) -> Vec<Address> {
+fn ordered(found: Vec<SocketAddr>) -> Vec<Address> {
     let mut out: Vec<Address> = Vec::with_capacity(found.len());
     for v6 in [false, true] {
         for a in found.iter().filter(|a| a.is_ipv6() == v6) {

@@ -175,7 +175,7 @@ async fn peer(scripts: Vec<Vec<&'static str>>) -> Peer {
 }
 
 fn worker(http: &str) -> Rc<Worker> {
-    Worker::new(0, Arc::new(load(http).unwrap()))
+    Worker::new(Some(0), Arc::new(load(http).unwrap()))
 }
 
 async fn get(worker: &Rc<Worker>, target: &str) -> (Rc<Request>, String) {

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, geteuid};
 use terrace_base::OsError;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
 use terrace_http::conf::table::{block, simple};
-use terrace_http::worker::WorkerCount;
+use terrace_http::worker::{AgentWanted, WorkerCount};
 use terrace_http::{Builder, Module};
 
 /// The most workers a configuration may ask for.
@@ -91,6 +91,7 @@ impl Module for MainModule {
         let prefix = b.paths.prefix.clone();
         let conf = std::mem::take(b.state::<MainConf>());
         b.share(Arc::new(WorkerCount(conf.workers())));
+        b.share(Arc::new(AgentWanted::default()));
         b.share(Arc::new(MainConf { prefix, ..conf }));
         Ok(())
     }

@@ -16,7 +16,7 @@ use terrace_base::log::{ErrorLog, Level, reopen_all};
 use terrace_conf::ConfError;
 use terrace_http::Generation;
 use terrace_http::persistent::Persistent;
-use terrace_http::worker::Handover;
+use terrace_http::worker::{AgentWanted, Handover};
 use thiserror::Error;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -24,10 +24,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::background;
 use crate::channel::Channel;
 use crate::load::{Loaded, Source};
+use crate::main_conf::MainConf;
 use crate::pid_file::PidFile;
 use crate::signals::{Command, Signals};
 use crate::sockets::{BindError, Sockets};
-use crate::worker_thread::{self, Control, Spec, WorkerHandle};
+use crate::worker_thread::{self, Control, Readiness, Report, Spec, ThreadNumber, WorkerHandle};
 
 /// Threads of the runtime for what is not on the request path.
 const BACKGROUND_THREADS: usize = 2;
@@ -111,12 +112,10 @@ pub fn serve(start: Start) -> Result<ExitCode, StartError> {
     code
 }
 
-/// A generation with its workers.
+/// Workers of a generation that have not ended, the agent among them.
 struct Running {
-    number: u64,
     shutdown_timeout_ms: Option<u64>,
     workers: Vec<WorkerHandle>,
-    alive: usize,
 }
 
 impl Running {
@@ -127,6 +126,10 @@ impl Running {
     fn drain(&self, successor: Option<&UnboundedSender<Handover>>) {
         let timeout_ms = self.shutdown_timeout_ms;
         self.tell(|| Control::Drain { successor: successor.cloned(), timeout_ms });
+    }
+
+    fn position(&self, thread: ThreadNumber) -> Option<usize> {
+        self.workers.iter().position(|w| w.thread == thread)
     }
 }
 
@@ -139,11 +142,11 @@ struct Server {
     /// The generation that serves.
     served: Arc<Generation>,
     current: Option<Running>,
-    /// Generations that drain.
+    /// Workers that drain.
     old: Vec<Running>,
-    /// Numbers of generations of which a worker has ended.
-    ended: UnboundedReceiver<u64>,
-    ended_tx: UnboundedSender<u64>,
+    /// What threads of workers say.
+    reports: UnboundedReceiver<Report>,
+    reports_tx: UnboundedSender<Report>,
     /// Where draining workers send idle connections: to the workers of whatever generation is current then.
     successor: UnboundedSender<Handover>,
     takers: Rc<RefCell<Vec<UnboundedSender<Handover>>>>,
@@ -159,7 +162,7 @@ impl Server {
         let master = start.master.map(Channel::new).transpose();
         let sockets = Sockets::new(master.map_err(StartError::system("opening the channel"))?);
         let loaded = start.source.load(&persistent, 1, false)?;
-        let (ended_tx, ended) = unbounded_channel();
+        let (reports_tx, reports) = unbounded_channel();
         let (successor, orphans) = unbounded_channel();
         let takers = Rc::default();
         tokio::task::spawn_local(hand_on(orphans, Rc::clone(&takers)));
@@ -172,8 +175,8 @@ impl Server {
             served: Arc::clone(&loaded.generation),
             current: None,
             old: Vec::new(),
-            ended,
-            ended_tx,
+            reports,
+            reports_tx,
             successor,
             takers,
             pid_file: None,
@@ -242,45 +245,94 @@ impl Server {
         let count = loaded.main.workers();
         let generation = &loaded.generation;
         let mut running = Running {
-            number: generation.number,
             shutdown_timeout_ms: loaded.main.shutdown_timeout_ms,
             workers: Vec::with_capacity(count),
-            alive: 0,
         };
         generation.log.print(Level::Notice, None, format_args!("start worker threads"));
         let mut waiting = Vec::new();
         for id in 0..count {
-            let (worker, ready) = worker_thread::start(Spec {
-                id,
-                generation: Arc::clone(generation),
-                sockets: self.sockets.of_worker(generation, id, count),
-                connections_max: loaded.main.worker_connections(),
-                ended: self.ended_tx.clone(),
-            })
-            .map_err(StartError::system("pthread_create()"))?;
-            generation.log.print(Level::Notice, None, format_args!("start worker thread {id}"));
+            let (worker, ready) = self.start_worker(generation, &loaded.main, Some(id))?;
             running.workers.push(worker);
-            running.alive += 1;
             waiting.push(ready);
         }
         for ready in waiting {
-            match ready.await {
-                Ok(Ok(())) => {}
-                // Dropping the handles ends the workers.
-                Ok(Err(message)) => return Err(StartError::Worker(message)),
-                Err(_) => return Err(StartError::Worker("a worker ended while it started".to_owned())),
-            }
+            until_ready(ready).await?;
+        }
+        // Which `init_by_lua` has asked for by now. As in nginx, there is none without a master.
+        let wants_agent = generation.shared::<AgentWanted>().is_some_and(|wanted| wanted.is_set());
+        if wants_agent && self.sockets.master().is_some() {
+            let (agent, ready) = self.start_worker(generation, &loaded.main, None)?;
+            running.workers.push(agent);
+            until_ready(ready).await?;
         }
         Ok(running)
+    }
+
+    /// Starts a worker, or without a number the agent.
+    fn start_worker(
+        &self,
+        generation: &Arc<Generation>,
+        main: &MainConf,
+        id: Option<usize>,
+    ) -> Result<(WorkerHandle, Readiness), StartError> {
+        let sockets = id.map(|id| self.sockets.of_worker(generation, id, main.workers()));
+        let started = worker_thread::start(Spec {
+            id,
+            generation: Arc::clone(generation),
+            sockets: sockets.unwrap_or_default(),
+            connections_max: main.worker_connections(),
+            reports: self.reports_tx.clone(),
+        });
+        let started = started.map_err(StartError::system("pthread_create()"))?;
+        match id {
+            Some(id) => generation.log.print(Level::Notice, None, format_args!("start worker thread {id}")),
+            None => generation.log.print(Level::Notice, None, format_args!("start privileged agent thread")),
+        }
+        Ok(started)
     }
 
     /// Lets a generation serve and the one before it drain.
     fn switch_to(&mut self, running: Running) {
         running.tell(|| Control::Serve);
-        self.takers.replace(running.workers.iter().map(|w| w.handover.clone()).collect());
-        if let Some(before) = self.current.replace(running) {
+        let before = self.current.replace(running);
+        self.choose_takers();
+        if let Some(before) = before {
             before.drain(Some(&self.successor));
             self.old.push(before);
+        }
+    }
+
+    /// Idle connections go to the current workers; the agent takes none.
+    fn choose_takers(&self) {
+        let workers = self.current.iter().flat_map(|r| &r.workers).filter(|w| w.id.is_some());
+        self.takers.replace(workers.map(|w| w.handover.clone()).collect());
+    }
+
+    /// Lets a new worker take the place of one, which drains. One that drains already does so anyway; when no new one
+    /// comes, the old one stays.
+    async fn replace(&mut self, thread: ThreadNumber) {
+        let Some(id) = self.current.as_ref().and_then(|r| Some(r.workers[r.position(thread)?].id)) else {
+            return;
+        };
+        let main = self.served.shared::<MainConf>().unwrap_or_default();
+        let started = match self.start_worker(&self.served, &main, id) {
+            Ok((worker, ready)) => until_ready(ready).await.map(|()| worker),
+            Err(error) => Err(error),
+        };
+        let worker = match started {
+            Ok(worker) => worker,
+            Err(error) => return self.log_error(&error),
+        };
+        worker.tell(Control::Serve);
+        if let Some(current) = &mut self.current
+            && let Some(position) = current.position(thread)
+        {
+            let shutdown_timeout_ms = current.shutdown_timeout_ms;
+            let workers = vec![std::mem::replace(&mut current.workers[position], worker)];
+            self.choose_takers();
+            let leaving = Running { shutdown_timeout_ms, workers };
+            leaving.drain(Some(&self.successor));
+            self.old.push(leaving);
         }
     }
 
@@ -310,14 +362,26 @@ impl Server {
         loop {
             let command = tokio::select! {
                 command = signals.next() => command,
-                Some(number) = self.ended.recv() => {
-                    if !self.worker_ended(number) {
-                        continue;
+                Some(report) = self.reports.recv() => match report {
+                    // Without a master the server is one process with a worker, as it were.
+                    Report::Leaves(_) if self.sockets.master().is_none() => return self.quit(signals).await,
+                    Report::Leaves(thread) => {
+                        let stop = tokio::select! {
+                            () = self.replace(thread) => continue,
+                            command = signals.stop() => command,
+                        };
+                        self.log.print(Level::Notice, None, format_args!("{}", stop.received()));
+                        return self.stop().await;
                     }
-                    self.log.print(Level::Alert, None, format_args!("a worker thread ended by itself"));
-                    self.stop().await;
-                    return ExitCode::from(2);
-                }
+                    Report::Ended(thread) => {
+                        if !self.worker_ended(thread) {
+                            continue;
+                        }
+                        self.log.print(Level::Alert, None, format_args!("a worker thread ended by itself"));
+                        self.stop().await;
+                        return ExitCode::from(2);
+                    }
+                },
                 () = until_closed(self.sockets.master()) => {
                     let text = format_args!("the master process is gone, shutting down");
                     self.log.print(Level::Alert, None, text);
@@ -342,13 +406,13 @@ impl Server {
         }
     }
 
-    /// Whether a worker of the current generation has ended, which it must not.
-    fn worker_ended(&mut self, number: u64) -> bool {
-        for running in self.old.iter_mut().filter(|r| r.number == number) {
-            running.alive = running.alive.saturating_sub(1);
+    /// Whether a worker has ended that must not.
+    fn worker_ended(&mut self, thread: ThreadNumber) -> bool {
+        for running in &mut self.old {
+            running.workers.retain(|w| w.thread != thread);
         }
-        self.old.retain(|r| r.alive > 0);
-        self.current.as_ref().is_some_and(|r| r.number == number)
+        self.old.retain(|r| !r.workers.is_empty());
+        self.current.as_ref().is_some_and(|r| r.position(thread).is_some())
     }
 
     fn reopen(&self) {
@@ -378,7 +442,11 @@ impl Server {
         self.sockets.close();
         while !self.old.is_empty() {
             tokio::select! {
-                Some(number) = self.ended.recv() => { self.worker_ended(number); }
+                Some(report) = self.reports.recv() => {
+                    if let Report::Ended(thread) = report {
+                        self.worker_ended(thread);
+                    }
+                }
                 command = signals.stop() => {
                     self.log.print(Level::Notice, None, format_args!("{}", command.received()));
                     return self.stop().await;
@@ -398,8 +466,9 @@ impl Server {
         self.sockets.close();
         let ended = async {
             while !self.old.is_empty() {
-                match self.ended.recv().await {
-                    Some(number) => _ = self.worker_ended(number),
+                match self.reports.recv().await {
+                    Some(Report::Ended(thread)) => _ = self.worker_ended(thread),
+                    Some(Report::Leaves(_)) => {}
                     None => return,
                 }
             }
@@ -410,6 +479,12 @@ impl Server {
         self.log.print(Level::Notice, None, format_args!("exit"));
         ExitCode::SUCCESS
     }
+}
+
+/// The error is a worker's that did not get ready.
+async fn until_ready(ready: Readiness) -> Result<(), StartError> {
+    let ended = || Err("a worker ended while it started".to_owned());
+    ready.await.unwrap_or_else(|_| ended()).map_err(StartError::Worker)
 }
 
 /// Distributes connections of draining workers over the current ones; without any they are closed.

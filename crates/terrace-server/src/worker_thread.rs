@@ -5,6 +5,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Connections accepted on one socket before other tasks get their turn.
 const ACCEPT_BATCH_MAX: usize = 64;
@@ -25,6 +27,9 @@ const ACCEPT_BATCH_MAX: usize = 64;
 const ACCEPT_PAUSE_MS: u64 = 500;
 /// How often the log says that `worker_connections` are not enough.
 const LIMIT_REPORT_MS: u64 = 1000;
+/// How old a worker is at least when it is replaced for a script's sake, so that scripts that ask for it at each start do
+/// no harm.
+const LEAVING_AGE_MS: u64 = 1000;
 /// How long modules may take to end when the server is told to stop at once.
 const END_HOOKS_MS: u64 = 1000;
 
@@ -43,22 +48,46 @@ pub enum Control {
     Stop,
 }
 
+/// What a worker's thread says.
+#[derive(Debug, Clone, Copy)]
+pub enum Report {
+    /// A script wants it replaced.
+    Leaves(ThreadNumber),
+    /// It has ended, however it did.
+    Ended(ThreadNumber),
+}
+
+/// A number that no other worker's thread of the process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadNumber(u64);
+
+impl ThreadNumber {
+    fn next() -> ThreadNumber {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        ThreadNumber(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What a worker is made of.
 pub struct Spec {
-    /// Its number.
-    pub id: usize,
+    /// Its number; the agent has none.
+    pub id: Option<usize>,
     /// What it serves.
     pub generation: Arc<Generation>,
     /// Its sockets, each with the index of its address.
     pub sockets: Vec<(usize, Listener)>,
     /// `worker_connections`.
     pub connections_max: usize,
-    /// Told the generation's number when the thread ends, however it ends.
-    pub ended: UnboundedSender<u64>,
+    /// Where it says what becomes of it.
+    pub reports: UnboundedSender<Report>,
 }
 
-/// A worker that runs.
+/// A worker that runs. Dropping the handle ends it.
 pub struct WorkerHandle {
+    /// Its number; the agent has none.
+    pub id: Option<usize>,
+    /// Its thread.
+    pub thread: ThreadNumber,
     control: UnboundedSender<Control>,
     /// Takes connections over.
     pub handover: UnboundedSender<Handover>,
@@ -82,38 +111,40 @@ pub fn start(spec: Spec) -> io::Result<(WorkerHandle, Readiness)> {
     let (control, control_rx) = unbounded_channel();
     let (handover, handover_rx) = unbounded_channel();
     let (ready_tx, ready) = oneshot::channel();
+    let (id, thread) = (spec.id, ThreadNumber::next());
     thread::Builder::new()
-        .name(format!("worker {}", spec.id))
+        .name(id.map_or("agent".to_owned(), |id| format!("worker {id}")))
         .stack_size(terrace_lua::THREAD_STACK_BYTES)
         .spawn(move || {
-            let _ended = Ended { number: spec.generation.number, to: spec.ended.clone() };
+            let _ended = Ended { thread, to: spec.reports.clone() };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .on_thread_unpark(clock::update)
                 .build_local(LocalOptions::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(run(spec, control_rx, handover_rx, ready_tx)),
+                Ok(runtime) => runtime.block_on(run(spec, thread, control_rx, handover_rx, ready_tx)),
                 Err(e) => _ = ready_tx.send(Err(format!("cannot start an event loop {}", OsError(&e)))),
             }
         })?;
-    Ok((WorkerHandle { control, handover }, ready))
+    Ok((WorkerHandle { id, thread, control, handover }, ready))
 }
 
 /// Reports the end of the thread, also when it panics.
 struct Ended {
-    number: u64,
-    to: UnboundedSender<u64>,
+    thread: ThreadNumber,
+    to: UnboundedSender<Report>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         // Nobody listens when the process is ending.
-        let _ = self.to.send(self.number);
+        let _ = self.to.send(Report::Ended(self.thread));
     }
 }
 
 async fn run(
     spec: Spec,
+    thread: ThreadNumber,
     mut control: UnboundedReceiver<Control>,
     mut handover: UnboundedReceiver<Handover>,
     ready: oneshot::Sender<Result<(), String>>,
@@ -126,6 +157,7 @@ async fn run(
         return;
     }
     let mut accepting = Vec::new();
+    let old_enough = Instant::now() + Duration::from_millis(LEAVING_AGE_MS);
     let end = loop {
         tokio::select! {
             biased;
@@ -135,6 +167,10 @@ async fn run(
                 Some(Control::Stop) | None => break None,
             },
             Some(h) = handover.recv() => take_over(&worker, h),
+            () = leaving(&worker, old_enough) => {
+                // Without anybody who listens the process is ending.
+                let _ = spec.reports.send(Report::Leaves(thread));
+            }
         }
     };
     accepting.iter().for_each(JoinHandle::abort);
@@ -150,6 +186,12 @@ async fn run(
     let hooks = end_modules(&worker);
     // Hooks that take longer are given up: the process must be able to end.
     let _ = tokio::time::timeout(Duration::from_millis(END_HOOKS_MS), hooks).await;
+}
+
+/// Ready when a script wants the worker replaced and it is old enough for that.
+async fn leaving(worker: &Worker, old_enough: Instant) {
+    tokio::time::sleep_until(old_enough).await;
+    worker.resigned().await;
 }
 
 async fn start_modules(worker: &Rc<Worker>) -> Result<(), String> {

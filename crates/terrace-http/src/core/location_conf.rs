@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use terrace_base::log::ErrorLog;
 use terrace_conf::ConfError;
+use terrace_net::dns::ResolverConf;
 use terrace_regex::Regex;
 
 use super::error_log::ErrorLogConf;
@@ -62,6 +63,10 @@ settings! {
         max_ranges: u32 = u32::MAX,
         /// `default_type`.
         default_type: Bytes = Bytes::from_static(b"text/plain"),
+        /// `resolver`.
+        resolver: Option<Arc<ResolverConf>> = None,
+        /// `resolver_timeout`, ms.
+        resolver_timeout: u64 = 30_000,
         /// `root` or `alias`.
         root: Root = Root::html(),
     }
@@ -194,6 +199,10 @@ pub struct CoreLocation {
     pub max_ranges: u32,
     /// See [`CoreLocationConf`].
     pub default_type: Bytes,
+    /// Who is asked for names; without it the system.
+    pub resolver: Option<Arc<ResolverConf>>,
+    /// See [`CoreLocationConf`].
+    pub resolver_timeout_ms: u64,
     /// See [`CoreLocationConf`].
     pub root: Root,
     /// `internal`.
@@ -261,6 +270,8 @@ impl CoreLocation {
             if_modified_since: c.if_modified_since(),
             max_ranges: c.max_ranges(),
             default_type: intern::text(&c.default_type()),
+            resolver: c.resolver(),
+            resolver_timeout_ms: c.resolver_timeout(),
             root: c.root(),
             internal: own.internal,
             auto_redirect: false,

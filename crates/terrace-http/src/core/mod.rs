@@ -5,6 +5,7 @@ pub mod error_page;
 pub mod listen;
 pub mod location_conf;
 mod location_directive;
+mod resolver;
 pub mod server_conf;
 pub mod types;
 
@@ -68,6 +69,8 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("etag", HSL, Flag, "on", "Whether files get an ETag.", setting!(CoreLocationConf, etag, flag)),
     simple("if_modified_since", HSL, Exactly(1), "exact", "How If-Modified-Since is compared.", setting!(CoreLocationConf, if_modified_since, |n: &Node| n.one_of(0, &[("off", IfModifiedSince::Off), ("exact", IfModifiedSince::Exact), ("before", IfModifiedSince::Before)]))),
     simple("max_ranges", HSL, Exactly(1), "", "How many ranges a request may ask for; 0 turns ranges off.", setting!(CoreLocationConf, max_ranges, |n: &Node| n.number(0))),
+    simple("resolver", HSL, Arity::AtLeast(1), "", "The name servers that names are asked from at run time, with valid=, ipv4=, ipv6= and local=; without it the system is asked.", resolver::set),
+    simple("resolver_timeout", HSL, Exactly(1), "30s", "How long resolving a name may take.", setting!(CoreLocationConf, resolver_timeout, time_ms)),
     simple("merge_slashes", HS, Flag, "on", "Whether several slashes count as one.", setting!(CoreServerConf, merge_slashes, flag)),
     simple("underscores_in_headers", HS, Flag, "off", "Whether header names may have underscores.", setting!(CoreServerConf, underscores_in_headers, flag)),
     simple("ignore_invalid_headers", HS, Flag, "on", "Whether header fields with odd names are dropped.", setting!(CoreServerConf, ignore_invalid_headers, flag)),

@@ -109,8 +109,6 @@ pub(super) fn table(hsl: Contexts) -> Vec<Directive<Builder>> {
         simple("lua_malloc_trim", HTTP, Exactly(1), "1000", "Accepted without effect.", tuned),
         simple("lua_load_resty_core", HTTP, Flag, "on", "Accepted without effect.", tuned),
         simple("lua_worker_thread_vm_pool_size", HTTP, Exactly(1), "10", "Accepted without effect: each thread of a pool has a VM.", tuned),
-        simple("resolver", hsl, AtLeast(1), "", "Accepted: names are resolved by the system, which honours /etc/hosts.", tuned),
-        simple("resolver_timeout", hsl, Exactly(1), "30s", "Accepted: see resolver.", tuned),
     ]
 }
 

@@ -23,6 +23,7 @@ functions! {
     "int (*header_get)(const char *, size_t, int, terrace_text *)" => header_get,
     "int (*header_at)(int, terrace_text *, terrace_text *)" => header_at,
     "int (*transform_underscores)(void)" => transform_underscores,
+    "int (*bypass_conditions)(void)" => bypass_conditions,
 }
 
 /// The header is out already.
@@ -223,6 +224,14 @@ fn all_fields(r: &Request) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// `lua_transform_underscores_in_response_headers`
+extern "C" fn bypass_conditions() -> c_int {
+    current(|h| {
+        h.request.bypasses_conditions.set(true);
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
+}
+
 extern "C" fn transform_underscores() -> c_int {
     current(|h| {
         let settings = h.request.settings::<crate::settings::LuaLocation>();

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use terrace_http::worker::WorkerCount;
+use terrace_http::worker::{AgentWanted, WorkerCount};
 
 use super::{DONE, NO_REQUEST, Text, functions, give};
 use crate::host::current;
@@ -17,6 +17,9 @@ functions! {
     "int (*worker_exiting)(void)" => worker_exiting,
     "int (*config_prefix)(terrace_text *)" => config_prefix,
     "int (*master_pid)(void)" => master_pid,
+    "int (*is_agent)(void)" => is_agent,
+    "int (*want_agent)(void)" => want_agent,
+    "int (*worker_leave)(void)" => worker_leave,
     "int (*vm_usage)(double *)" => vm_usage,
 }
 
@@ -50,8 +53,32 @@ extern "C" fn vm_usage(out: *mut f64) -> c_int {
     .unwrap_or(NO_REQUEST)
 }
 
+/// The agent has no number.
 extern "C" fn worker_id() -> c_int {
-    current(|h| c_int::try_from(h.request.worker.id).unwrap_or(0)).unwrap_or(NO_REQUEST)
+    let id = current(|h| h.request.worker.id).flatten();
+    id.map_or(NO_REQUEST, |id| c_int::try_from(id).unwrap_or(0))
+}
+
+extern "C" fn is_agent() -> c_int {
+    current(|h| c_int::from(h.request.worker.id.is_none())).unwrap_or(0)
+}
+
+extern "C" fn want_agent() -> c_int {
+    current(|h| {
+        if let Some(wanted) = h.request.generation().shared::<AgentWanted>() {
+            wanted.set();
+        }
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
+}
+
+extern "C" fn worker_leave() -> c_int {
+    current(|h| {
+        h.request.worker.resign();
+        DONE
+    })
+    .unwrap_or(NO_REQUEST)
 }
 
 extern "C" fn worker_count() -> c_int {

@@ -71,7 +71,7 @@ async fn target(target: &Target, r: &Request, local: &Local) -> Result<Rc<Peers>
     if let Some(upstream) = block {
         return local.peers(upstream).ok_or(500);
     }
-    local.resolve(&url.host, url.port.unwrap_or(PORT)).await.map_err(|e| {
+    local.resolve(r, &url.host, url.port.unwrap_or(PORT)).await.map_err(|e| {
         r.log(Level::Error, format_args!("{e}"));
         502
     })

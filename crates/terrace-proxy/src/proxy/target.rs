@@ -151,7 +151,7 @@ impl Pass {
                 let peers = match block {
                     Some(upstream) => local.peers(upstream).ok_or(500_u16)?,
                     None => {
-                        let found = local.resolve(&url.host, url.port()).await;
+                        let found = local.resolve(r, &url.host, url.port()).await;
                         found.map_err(|e| {
                             r.log(Level::Error, format_args!("{e}"));
                             502_u16

@@ -20,6 +20,7 @@ function ngx.worker.id()
     if id >= 0 and native.phase() ~= 1 then
         return id
     end
+    return nil
 end
 
 function ngx.worker.count()

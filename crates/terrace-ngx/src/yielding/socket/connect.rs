@@ -1,6 +1,7 @@
 //! Connecting: an idle connection of the pool, or a name's addresses one after the other.
 
-use std::io;
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -75,8 +76,10 @@ pub fn connect(socket: &Rc<Tcp>, r: &Rc<Request>, target: &Target<'_>) -> Connec
         busy: socket.hold_connecting(),
         host: String::from_utf8_lossy(target.host).into_owned(),
         port: target.port,
-        deadline_ms: clock::monotonic_ms().saturating_add(timeout_ms),
+        timeout_ms,
+        deadline_ms: Cell::new(0),
     };
+    attempt.start_clock();
     Connecting::Waits(Box::pin(attempt.run(lease)))
 }
 
@@ -111,7 +114,8 @@ struct Attempt {
     busy: Busy,
     host: String,
     port: u16,
-    deadline_ms: u64,
+    timeout_ms: u64,
+    deadline_ms: Cell<u64>,
 }
 
 impl Attempt {
@@ -134,8 +138,12 @@ impl Attempt {
         }
     }
 
+    fn start_clock(&self) {
+        self.deadline_ms.set(clock::monotonic_ms().saturating_add(self.timeout_ms));
+    }
+
     fn left_ms(&self) -> u64 {
-        self.deadline_ms.saturating_sub(clock::monotonic_ms())
+        self.deadline_ms.get().saturating_sub(clock::monotonic_ms())
     }
 
     async fn queue(&self, pool: Rc<Pool>) -> Result<(), String> {
@@ -160,6 +168,8 @@ impl Attempt {
 
     async fn open(&self, lease: Option<Lease>) -> Result<(), String> {
         let addresses = self.addresses().await?;
+        // Resolving has a time of its own.
+        self.start_clock();
         let mut last = "no address".to_owned();
         for address in addresses {
             match self.dial(&address).await {
@@ -180,9 +190,8 @@ impl Attempt {
         if let Some(path) = unix_path(&self.host) {
             return Ok(vec![Address::Unix(path)]);
         }
-        resolve(&self.host, self.port, self.left_ms())
-            .await
-            .map(|all| all.into_iter().map(Address::Ip).collect())
+        let found = addresses(&self.r, &self.host, self.port).await?;
+        Ok(found.into_iter().map(Address::Ip).collect())
     }
 
     async fn dial(&self, address: &Address) -> Result<Stream, String> {
@@ -214,17 +223,10 @@ pub fn unix_path(host: &str) -> Option<PathBuf> {
     scheme.eq_ignore_ascii_case("unix:").then(|| PathBuf::from(path))
 }
 
-/// The addresses of a name; the error is OpenResty's text.
-pub async fn resolve(host: &str, port: u16, timeout_ms: u64) -> Result<Vec<std::net::SocketAddr>, String> {
-    let found = tokio::time::timeout(Duration::from_millis(timeout_ms), terrace_net::resolve(host, port));
-    match found.await {
-        Ok(Ok(all)) => Ok(all),
-        Ok(Err(e)) => Err(format!("{host} could not be resolved {}", resolver_reason(&e))),
-        Err(_) => Err(format!("{host} could not be resolved (110: Operation timed out)")),
+/// The addresses of a host, which may be one; the error is OpenResty's text.
+pub async fn addresses(r: &Request, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    if let Some(ip) = terrace_net::literal(host) {
+        return Ok(vec![SocketAddr::new(ip, port)]);
     }
-}
-
-/// nginx's number and words for a failed resolution. The system tells by its text only whether a retry may help.
-fn resolver_reason(e: &io::Error) -> &'static str {
-    if e.to_string().contains("Temporary failure") { "(2: Server failure)" } else { "(3: Host not found)" }
+    Ok(r.resolve(host).await?.by_turns().map(|ip| SocketAddr::new(ip, port)).collect())
 }

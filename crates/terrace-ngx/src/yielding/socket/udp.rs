@@ -13,7 +13,7 @@ use terrace_lua::{Value, Values, pending};
 use terrace_net::{Address, Datagram};
 
 use super::conn::reason;
-use super::connect::{resolve, unix_path};
+use super::connect::{addresses, unix_path};
 use super::owner::{Owned, Owner};
 use super::tcp::{Refusal, log_socket, setting};
 use super::{parse_local, whole};
@@ -154,10 +154,10 @@ extern "C" fn udp_peer(
                 Err(text) => unsafe { fail(out, &text) },
             });
         }
-        let timeout_ms = setting(r, |s| s.socket_connect_timeout(), 60_000);
+        let r = Rc::clone(r);
         let busy = Busy::new(s);
         pending::set(Box::pin(async move {
-            match resolve_and_open(&busy.0, &host, port, timeout_ms).await {
+            match resolve_and_open(&busy.0, &r, &host, port).await {
                 Ok(()) => smallvec![Value::Number(1.0)],
                 Err(text) => smallvec![Value::Nil, Value::from(text)],
             }
@@ -174,8 +174,8 @@ fn address_now(host: &str, port: u16) -> Option<Address> {
     parse_local(host.as_bytes(), port).map(Address::Ip)
 }
 
-async fn resolve_and_open(socket: &Udp, host: &str, port: u16, timeout_ms: u64) -> Result<(), String> {
-    let all = resolve(host, port, timeout_ms).await?;
+async fn resolve_and_open(socket: &Udp, r: &Request, host: &str, port: u16) -> Result<(), String> {
+    let all = addresses(r, host, port).await?;
     let mut last = "no address".to_owned();
     for address in all {
         match socket.open(&Address::Ip(address)) {
