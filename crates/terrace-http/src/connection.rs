@@ -50,6 +50,8 @@ pub struct Client {
     gone: Cell<bool>,
     /// Whether the present request was there, in part at least, when the one before it ended.
     is_pipelined: Cell<bool>,
+    /// Whether a whole response waits in the buffer because the next request was there when it ended.
+    keeps_response: Cell<bool>,
     /// The location of the last request: its timeouts are in force.
     pub(crate) location: Cell<LocationIndex>,
     idle_waker: RefCell<Option<Waker>>,
@@ -64,6 +66,8 @@ pub struct Client {
 const OUT_KEPT_BYTES_MAX: usize = 64 * 1024;
 /// `postpone_output`: less than this waits for more.
 const POSTPONE_BYTES: usize = 1460;
+/// Responses to pipelined requests collect up to this, to leave in one write.
+const PIPELINED_BYTES_MAX: usize = 16 * 1024;
 /// Who looks for a client's leaving keeps at most about so many bytes that the client sends in the meantime.
 const WATCHED_BYTES_MAX: usize = 64 * 1024;
 
@@ -288,11 +292,18 @@ impl Client {
         }
     }
 
+    /// Whether a response that has ended may wait for that of the next request, which is there in part at least.
+    fn keep_response(&self) -> bool {
+        let keep = !self.input.borrow().is_empty() && self.unsent() < PIPELINED_BYTES_MAX;
+        self.keeps_response.set(keep);
+        keep
+    }
+
     /// Runs `work` while writing what it leaves in the buffer beyond [`POSTPONE_BYTES`].
     async fn with_output<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             let polled = work.as_mut().poll(cx);
-            if polled.is_pending() && self.unsent() >= POSTPONE_BYTES {
+            if polled.is_pending() && (self.unsent() >= POSTPONE_BYTES || self.keeps_response.get()) {
                 let _ = self.poll_flush(cx);
             }
             polled
@@ -359,6 +370,7 @@ pub fn serve(
         input: RefCell::default(),
         gone: Cell::new(false),
         is_pipelined: Cell::new(false),
+        keeps_response: Cell::new(false),
         location: Cell::new(location),
         idle_waker: RefCell::new(None),
         readers: Cell::new(0),
@@ -400,7 +412,11 @@ async fn run(client: &Rc<Client>) -> bool {
     loop {
         let head = match read_head(client).await {
             Ok(h) => h,
-            Err(NoHead::Close) => return false,
+            Err(NoHead::Close) => {
+                // Responses that were kept may be left where the client only sends no more.
+                let _ = client.flush().await;
+                return false;
+            }
             Err(NoHead::Drain) => return true,
             Err(NoHead::Refused(error, sent)) => {
                 refuse(client, &error, sent).await;
@@ -431,7 +447,7 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
     };
     client.with_output(pin!(engine::serve(&r))).await;
     let keep = r.keep_alive.get() && (!r.has_unread_body() || r.discard_body().await) && r.keep_alive.get();
-    let flushed = (client.write_pending() && !client.is_gone()) || client.flush().await.is_ok();
+    let flushed = (keep && client.keep_response()) || client.flush().await.is_ok();
     // A script may keep the request a little longer; then its head is freed with it.
     let mut r = r;
     if let Some(sent) = Rc::get_mut(&mut r).and_then(|r| r.headers_in.take_sent()) {
@@ -502,6 +518,7 @@ async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
                 return Err(NoHead::Refused(e, sent));
             }
         }
+        client.write_pending();
         if filled == sent.buf.len() {
             let grown = (filled * 2).min(limits.head_bytes_max() + filled);
             sent.buf.resize(grown, 0);
@@ -533,11 +550,13 @@ async fn read_into(client: &Client, buf: &mut [u8], deadline: u64) -> io::Result
         other => return other,
     }
     let mut timer = client.timer.take();
-    let result = poll_fn(|cx| match client.stream.poll_read(cx, buf) {
-        Poll::Ready(r) => Poll::Ready(r),
-        Poll::Pending => {
-            timer.poll_expired(cx, deadline).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(r) = client.stream.poll_read(cx, buf) {
+            return Poll::Ready(r);
         }
+        // A response may have been kept.
+        let _ = client.poll_flush(cx);
+        timer.poll_expired(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
     client.timer.replace(timer);

@@ -14,6 +14,7 @@ mod lua_scripts;
 mod lua_stores;
 mod malformed;
 mod memc;
+mod pipelining;
 mod privileged_agent;
 mod proxying;
 mod reload;
