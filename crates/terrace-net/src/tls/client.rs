@@ -1,6 +1,6 @@
 //! What a client asks of servers: whom it trusts, which versions and ciphers it speaks, its own certificate.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption};
@@ -101,16 +101,15 @@ impl ClientTls {
         ClientTls { config: Arc::new(config), ..self.clone() }
     }
 
-    /// The same client for one handshake with another certificate of its own, or none. It takes no session up again, and
-    /// keeps none: they would be of other certificates.
-    pub fn showing(&self, identity: Option<&Identity>) -> ClientTls {
+    /// The same client for one handshake whose certificate is chosen while it is under way. It takes no session up again,
+    /// and keeps none: they would be of other certificates.
+    pub(super) fn choosing(&self) -> (ClientTls, Arc<Choice>) {
         let mut config = ClientConfig::clone(&self.config);
-        config.client_auth_cert_resolver = match identity {
-            Some(identity) => Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))),
-            None => Arc::new(ShowsNone),
-        };
+        let configured = Arc::clone(&config.client_auth_cert_resolver);
+        let choice = Arc::new(Choice { configured, chosen: OnceLock::new() });
+        config.client_auth_cert_resolver = Arc::clone(&choice) as Arc<dyn ResolvesClientCert>;
         config.resumption = Resumption::disabled();
-        ClientTls { config: Arc::new(config), ..self.clone() }
+        (ClientTls { config: Arc::new(config), ..self.clone() }, choice)
     }
 
     /// A connection to a host. Without a name none is sent, and the certificate may be any host's. With a `session`,
@@ -145,17 +144,31 @@ impl ClientTls {
     }
 }
 
-/// Has no certificate to show.
+/// The certificate that a client shows in a handshake under way.
 #[derive(Debug)]
-struct ShowsNone;
+pub(super) struct Choice {
+    configured: Arc<dyn ResolvesClientCert>,
+    /// What to show instead; inner `None` is nothing.
+    chosen: OnceLock<Option<Identity>>,
+}
 
-impl ResolvesClientCert for ShowsNone {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        None
+impl Choice {
+    /// Shows this one. It is chosen once.
+    pub(super) fn choose(&self, identity: Option<Identity>) {
+        let _ = self.chosen.set(identity);
+    }
+}
+
+impl ResolvesClientCert for Choice {
+    fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        match self.chosen.get() {
+            Some(identity) => identity.as_ref().map(|i| Arc::clone(&i.0)),
+            None => self.configured.resolve(hints, schemes),
+        }
     }
 
     fn has_certs(&self) -> bool {
-        false
+        true
     }
 }
 

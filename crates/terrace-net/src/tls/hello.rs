@@ -9,8 +9,9 @@ use super::Protocols;
 use super::ciphers::{cipher_name, curve_name};
 use super::external::ID_BYTES_MAX;
 
-/// The number of TLS 1.3.
-const TLS13: u16 = 0x0304;
+/// Numbers of versions.
+const TLS12: usize = 0x0303;
+const TLS13: usize = 0x0304;
 /// Numbers of extensions (RFC 5077, RFC 8446 section 4.2).
 const SESSION_TICKET: u16 = 35;
 const PRE_SHARED_KEY: u16 = 41;
@@ -99,7 +100,7 @@ impl Hello {
     /// ticket. `spoken` is what the server speaks.
     pub fn session_id(&self, spoken: Protocols) -> Option<Vec<u8>> {
         let message = message(&self.raw)?;
-        if spoken.tls13 && self.versions().contains(&TLS13) {
+        if spoken.tls13 && self.versions().iter().any(|v| usize::from(*v) == TLS13) {
             return first_identity(extension(&message, PRE_SHARED_KEY)?).map(<[u8]>::to_vec);
         }
         let has_ticket = extension(&message, SESSION_TICKET).is_some_and(|ticket| !ticket.is_empty());
@@ -159,14 +160,57 @@ fn extension(message: &[u8], kind: u16) -> Option<&[u8]> {
     each_extension(message, |k, _| k == kind)
 }
 
-/// Calls `f` with the number and the content of each extension; the content of the first that it is true for.
-fn each_extension(message: &[u8], mut f: impl FnMut(u16, &[u8]) -> bool) -> Option<&[u8]> {
+/// What the first bytes from a server say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// They are too few.
+    Partial,
+    /// The version that it has chosen.
+    Version(&'static str),
+    /// They are no hello, or that of another version.
+    Other,
+}
+
+/// Looks at the records of a server's first message.
+pub(super) fn answer(records: &[u8]) -> Answer {
+    const HANDSHAKE: u8 = 22;
+    const SERVER_HELLO: u8 = 2;
+    match (records.first(), records.get(5)) {
+        (Some(&kind), _) if kind != HANDSHAKE => return Answer::Other,
+        (_, Some(&kind)) if kind != SERVER_HELLO => return Answer::Other,
+        _ => {}
+    }
+    let Some(message) = message(records) else { return Answer::Partial };
+    match chosen_version(&message) {
+        Some(TLS13) => Answer::Version("TLSv1.3"),
+        Some(TLS12) => Answer::Version("TLSv1.2"),
+        _ => Answer::Other,
+    }
+}
+
+/// The version in a `ServerHello`.
+fn chosen_version(message: &[u8]) -> Option<usize> {
+    let rest = message.get(34..)?;
+    // The session, the cipher and the compression.
+    let rest = rest.get(1 + usize::from(*rest.first()?) + 3..)?;
+    let listed = two(rest).and_then(|len| rest.get(2..2 + len));
+    let chosen = listed.and_then(|all| each_of(all, |kind, _| kind == SUPPORTED_VERSIONS));
+    two(chosen.unwrap_or(message))
+}
+
+/// Calls `f` with the number and the content of each extension of a `ClientHello`; the content of the first that it is
+/// true for.
+fn each_extension(message: &[u8], f: impl FnMut(u16, &[u8]) -> bool) -> Option<&[u8]> {
     // Version and random.
     let rest = message.get(34..)?;
     let rest = rest.get(1 + usize::from(*rest.first()?)..)?;
     let rest = rest.get(2 + two(rest)?..)?;
     let rest = rest.get(1 + usize::from(*rest.first()?)..)?;
-    let mut all = rest.get(2..2 + two(rest)?)?;
+    each_of(rest.get(2..2 + two(rest)?)?, f)
+}
+
+/// As [`each_extension`], of a list.
+fn each_of(mut all: &[u8], mut f: impl FnMut(u16, &[u8]) -> bool) -> Option<&[u8]> {
     while all.len() >= 4 {
         let content = all.get(4..4 + two(&all[2..])?)?;
         if f(u16::from_be_bytes([all[0], all[1]]), content) {
@@ -189,6 +233,28 @@ mod tests {
         let len = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
         let list: Vec<u8> = all.iter().flat_map(|i| [&len(i.len())[..], i, &[0; 4]].concat()).collect();
         [&len(list.len())[..], &list, b"binders"].concat()
+    }
+
+    #[test]
+    fn servers_tell_their_version() {
+        let hello = |legacy: [u8; 2], extensions: &[u8]| {
+            let len = u8::try_from(extensions.len()).unwrap();
+            let body = [&legacy[..], &[9; 32], &[2, 7, 7], &[0x13, 1, 0], &[0, len], extensions].concat();
+            let len = u8::try_from(body.len()).unwrap();
+            [&[22, 3, 3, 0, len + 4, 2, 0, 0, len][..], &body].concat()
+        };
+        let newest = hello([3, 3], &[0, 51, 0, 1, 0, 0, 43, 0, 2, 3, 4]);
+        assert_eq!(answer(&newest), Answer::Version("TLSv1.3"));
+        assert_eq!(answer(&hello([3, 3], &[])), Answer::Version("TLSv1.2"));
+        assert_eq!(answer(&hello([3, 1], &[])), Answer::Other);
+        assert!((0..newest.len()).all(|at| answer(&newest[..at]) == Answer::Partial));
+        assert_eq!(answer(&[21, 3, 3, 0, 2, 2, 40]), Answer::Other);
+        assert_eq!(answer(b"HTTP/1.1"), Answer::Other);
+        for at in 0..newest.len() {
+            let mut changed = newest.clone();
+            changed[at] ^= 0xff;
+            let _ = answer(&changed);
+        }
     }
 
     #[test]

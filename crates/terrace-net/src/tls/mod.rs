@@ -42,7 +42,7 @@ pub use ocsp::{
 pub use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 pub use rustls::sign::SigningKey;
 pub use server::{ServerOptions, ServerTls};
-pub use stream::{Refusal, TlsStream};
+pub use stream::{Begun, Refusal, TlsStream};
 pub use tickets::TicketKey;
 pub use trust::{Trust, Verdict};
 

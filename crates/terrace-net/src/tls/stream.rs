@@ -14,14 +14,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
-use super::client::{ClientTls, Session};
-use super::hello::{Hello, Offered};
+use super::client::{Choice, ClientTls, Session};
+use super::hello::{self, Answer, Hello, Offered};
 use super::server::ServerTls;
-use super::{HandshakeError, cipher_name, curve_name};
+use super::{HandshakeError, Identity, cipher_name, curve_name};
 use crate::Stream;
 
 /// The most that one write takes, bytes: what is encrypted ahead of the socket.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// The most that is read of a server's answer before it is taken as it is, bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The first byte of a record that carries a handshake.
 const HANDSHAKE: u8 = 22;
 
@@ -44,6 +46,23 @@ enum State {
     Undecided,
     Plain,
     Open(Box<Connection>),
+}
+
+/// A handshake with a server whose answer is there.
+#[derive(Debug)]
+pub struct Begun {
+    connection: Connection,
+    choice: Arc<Choice>,
+    /// What the server has sent.
+    records: Vec<u8>,
+    version: Option<&'static str>,
+}
+
+impl Begun {
+    /// The version that the server has chosen: `TLSv1.3`. None where its answer is none.
+    pub fn version(&self) -> Option<&'static str> {
+        self.version
+    }
 }
 
 /// Why a client's first message is not answered: the numbers of alerts (RFC 8446 section 6.2).
@@ -213,6 +232,64 @@ impl TlsStream {
     ) -> Result<(), HandshakeError> {
         let connection = tls.connection(host, sends_name, session)?;
         self.shake(Connection::Client(connection)).await
+    }
+
+    /// Begins a handshake with a server, up to its answer. The client's certificate may be chosen then.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn begin(
+        &self,
+        tls: &ClientTls,
+        host: Option<&str>,
+        sends_name: bool,
+    ) -> Result<Begun, HandshakeError> {
+        let (tls, choice) = tls.choosing();
+        let mut connection = Connection::Client(tls.connection(host, sends_name, None)?);
+        let (mut records, mut answer) = (Vec::new(), Answer::Partial);
+        poll_fn(|cx| {
+            while !self.write_out(&mut connection)? {
+                ready!(self.socket.poll_write_ready(cx))?;
+            }
+            while answer == Answer::Partial && records.len() < ANSWER_BYTES_MAX {
+                let mut buf = [0; 4096];
+                match self.socket.try_read(&mut buf) {
+                    Ok(0) => return Poll::Ready(Err(HandshakeError::Closed)),
+                    Ok(n) => records.extend_from_slice(&buf[..n]),
+                    Err(e) if is_blocked(&e) => {
+                        ready!(self.socket.poll_read_ready(cx))?;
+                        continue;
+                    }
+                    Err(e) => return Poll::Ready(Err(e.into())),
+                }
+                answer = hello::answer(&records);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        let version = if let Answer::Version(version) = answer { Some(version) } else { None };
+        Ok(Begun { connection, choice, records, version })
+    }
+
+    /// Ends a handshake that was begun, with another certificate than the configured one where one is given; inner `None`
+    /// shows none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn finish(
+        &self,
+        begun: Begun,
+        identity: Option<Option<Identity>>,
+    ) -> Result<(), HandshakeError> {
+        let Begun { mut connection, choice, records, .. } = begun;
+        if let Some(identity) = identity {
+            choice.choose(identity);
+        }
+        let mut rest = &records[..];
+        while !rest.is_empty() && connection.read_tls(&mut rest)? > 0 {
+            self.process(&mut connection)?;
+        }
+        self.shake(connection).await
     }
 
     async fn shake(&self, connection: Connection) -> Result<(), HandshakeError> {

@@ -1,8 +1,8 @@
 //! Handshakes with the servers of a `proxy_pass https://` in which a module takes part: it gives the certificate to show,
 //! and judges the one that is shown.
 //!
-//! rustls asks for neither while it could wait, so the one hook runs before the handshake and the other after it, before
-//! anything else is sent. Both run for every fresh connection.
+//! rustls asks for neither while it could wait, so the one hook runs when the server has answered the first message and
+//! the other after the handshake, before anything else is sent. Both run for every fresh connection.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

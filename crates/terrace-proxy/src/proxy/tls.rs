@@ -145,16 +145,17 @@ impl Secured {
         hooks: &Hooks,
     ) -> Result<(), HandshakeError> {
         let host = Some(&self.name[..]).filter(|n| !n.is_empty());
-        let mut client = self.client.clone();
-        if let Some(hook) = &hooks.certificate {
-            if !hook.run(r, handshake).await {
-                return Err(HandshakeError::Refused("callback failed"));
-            }
-            if let Some(identity) = handshake.identity.take() {
-                client = client.showing(identity.as_ref());
+        match &hooks.certificate {
+            None => TlsStream::connect(tls, &self.client, host, self.sends_name, None).await?,
+            Some(hook) => {
+                let begun = tls.begin(&self.client, host, self.sends_name).await?;
+                handshake.protocol.set(begun.version());
+                if !hook.run(r, handshake).await {
+                    return Err(HandshakeError::Refused("callback failed"));
+                }
+                tls.finish(begun, handshake.identity.take()).await?;
             }
         }
-        TlsStream::connect(tls, &client, host, self.sends_name, None).await?;
         let chain = tls.peer_certificates().unwrap_or_default();
         if let Some(host) = host.filter(|_| hooks.checks_name) {
             let leaf = chain.first().and_then(Certificate::parse);

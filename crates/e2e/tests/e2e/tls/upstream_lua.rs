@@ -33,7 +33,7 @@ const CONF: &str = r#"
                     assert(shows.set_cert(assert(ssl.parse_pem_cert(read(ngx.var.arg_name .. ".crt")))))
                     assert(shows.set_priv_key(assert(ssl.parse_pem_priv_key(read(ngx.var.arg_name .. ".key")))))
                     ngx.shared.d:set("shows", table.concat({
-                        phase, tostring(select(2, spoken.get_tls1_version_str())), tostring((pcall(judges.get_verify_cert))),
+                        phase, spoken.get_tls1_version_str(), tostring((pcall(judges.get_verify_cert))),
                         tostring(select(2, shows.set_cert("x"))), tostring((pcall(ngx.say, "x"))), tostring(select(2, ssl.clear_certs())),
                     }, " "))
                 }
@@ -47,6 +47,13 @@ const CONF: &str = r#"
                     assert(not shows.set_der_cert("x"))
                 }
             }
+            location /old { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_protocols TLSv1.2; proxy_ssl_certificate_by_lua_block {
+                if spoken.get_tls1_version() == spoken.TLS1_2_VERSION then
+                    assert(shows.set_cert(ssl.parse_pem_cert(read("a.crt"))))
+                    assert(shows.set_priv_key(ssl.parse_pem_priv_key(read("a.key"))))
+                end
+            } }
+            location /nothing { proxy_pass https://127.0.0.1:PORT2; proxy_ssl_certificate_by_lua_block { ngx.shared.d:set("shows", tostring(select(2, spoken.get_tls1_version()))) } }
             location /keeps { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate a.crt; proxy_ssl_certificate_key a.key; proxy_ssl_certificate_by_lua_block {} }
             location /clears { proxy_pass https://127.0.0.1:PORT1; proxy_ssl_certificate a.crt; proxy_ssl_certificate_key a.key; proxy_ssl_certificate_by_lua_block { shows.clear_certs() } }
             location /plain { proxy_pass https://127.0.0.1:PORT1; }
@@ -114,10 +121,13 @@ fn scripts_give_the_certificate_to_show() {
     }
     assert_eq!(
         text("/told?key=shows"),
-        "proxy_ssl_cert bad ssl conn false invalid certificate chain false bad request"
+        "proxy_ssl_cert TLSv1.3 false invalid certificate chain false bad request"
     );
     assert_eq!(text("/told?key=spoken"), "TLSv1.3");
     assert_eq!(text("/der"), "SUCCESS,CN=b,.");
+    assert_eq!(text("/old"), "SUCCESS,CN=a,.");
+    assert_eq!(server.get("/nothing").status, 502);
+    assert_eq!(text("/told?key=shows"), "bad ssl conn");
     assert_eq!(text("/keeps"), "SUCCESS,CN=a,.");
     assert_eq!(text("/clears"), "NONE,,.");
     assert_eq!(text("/plain"), "NONE,,.");

@@ -10,7 +10,7 @@ local _M = {
     TLS1_3_VERSION = 0x0304,
 }
 
--- Known after a handshake that the request itself has made.
+-- Known of a handshake that the request itself makes, once the server has answered.
 function _M.get_tls1_version()
     local version = native.upstream_version(text)
     if version > 0 then
