@@ -27,7 +27,12 @@ pub(super) fn set(b: &mut Builder, node: &Node) -> Result<(), ConfError> {
     for p in node.params(0) {
         let text = p.arg.text()?;
         let invalid = || node.error(format!("invalid parameter: {text}"));
-        let flag = || p.flag().map_err(|_| invalid());
+        // In small letters only.
+        let flag = || match p.value {
+            Some(b"on") => Ok(true),
+            Some(b"off") => Ok(false),
+            _ => Err(invalid()),
+        };
         match p.name {
             b"valid" if p.value.is_some() => {
                 conf.valid_secs = Some(p.time_secs().map_err(|_| invalid())?).filter(|secs| *secs > 0);
