@@ -3,6 +3,8 @@
 //!
 //! An idle connection holds no read buffer. When its worker drains, it goes to the next generation.
 
+mod paced;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;
 use std::io;
@@ -21,6 +23,7 @@ use crate::core::server_conf::CoreServer;
 use crate::generation::{Listen, ServerIndex};
 use crate::headers_in::SentHead;
 use crate::location_tree::LocationIndex;
+use crate::pace::Pace;
 use crate::tls::{self, SessionCell};
 use crate::worker::{Handover, Worker};
 use crate::{Request, engine, special};
@@ -46,6 +49,9 @@ pub struct Client {
     out: RefCell<Vec<u8>>,
     written: Cell<usize>,
     sent_bytes: Cell<u64>,
+    /// Whether the present response may be limited; then `pace` is by how much.
+    is_paced: Cell<bool>,
+    pace: RefCell<Option<Box<Pace>>>,
     input: RefCell<Vec<u8>>,
     gone: Cell<bool>,
     /// Whether the present request was there, in part at least, when the one before it ended.
@@ -189,6 +195,9 @@ impl Client {
 
     /// Writes what the kernel takes now. True when nothing is left.
     pub fn write_pending(&self) -> bool {
+        if self.is_paced.get() {
+            return self.write_paced();
+        }
         let mut out = self.out.borrow_mut();
         while self.written.get() < out.len() && !self.gone.get() {
             match self.stream.try_write(&out[self.written.get()..]) {
@@ -226,6 +235,9 @@ impl Client {
                 let gone = self.gone.get();
                 return Poll::Ready(if gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) });
             }
+            if self.is_paced.get() && self.poll_pace(cx).is_pending() {
+                return Poll::Pending;
+            }
             match self.stream.poll_write_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
@@ -249,7 +261,8 @@ impl Client {
             if let Poll::Ready(r) = self.poll_flush(cx) {
                 return Poll::Ready(r);
             }
-            if self.sent_bytes.get() != sent {
+            // A limited response's waits are the server's, not the client's.
+            if self.sent_bytes.get() != sent || self.is_delayed() {
                 sent = self.sent_bytes.get();
                 deadline = clock::monotonic_ms() + timeout_ms;
             }
@@ -294,7 +307,9 @@ impl Client {
 
     /// Whether a response that has ended may wait for that of the next request, which is there in part at least.
     fn keep_response(&self) -> bool {
-        let keep = !self.input.borrow().is_empty() && self.unsent() < PIPELINED_BYTES_MAX;
+        let is_pipelined = !self.input.borrow().is_empty();
+        // A pace ends with its request.
+        let keep = is_pipelined && self.unsent() < PIPELINED_BYTES_MAX && !self.is_paced.get();
         self.keeps_response.set(keep);
         keep
     }
@@ -367,6 +382,8 @@ pub fn serve(
         out: RefCell::default(),
         written: Cell::new(0),
         sent_bytes: Cell::new(0),
+        is_paced: Cell::new(false),
+        pace: RefCell::new(None),
         input: RefCell::default(),
         gone: Cell::new(false),
         is_pipelined: Cell::new(false),
@@ -597,6 +614,7 @@ fn last_location(client: &Client) -> &CoreLocation {
 
 /// Answers a head that is no request.
 async fn refuse(client: &Rc<Client>, error: &RequestError, sent: Box<SentHead>) {
+    client.unpace();
     let server: ServerIndex = client.listen().names.default_server();
     let line = error.log_line(&sent.buf);
     let r = Request::refused(Rc::clone(client), server, sent);

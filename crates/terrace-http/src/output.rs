@@ -281,6 +281,7 @@ impl Request {
     /// and the connection is closed after the request.
     pub fn take_over(&self) {
         self.keep_alive.set(false);
+        self.lift_limit_rate();
         self.output.starting.set(true);
         self.output.mode.set(Mode::Nowhere);
         self.output.taken_over.set(true);

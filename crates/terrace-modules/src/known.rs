@@ -56,7 +56,7 @@ pub static KNOWN: &[Known] = known! {
         "fastcgi_temp_path" "uwsgi_temp_path" "scgi_temp_path";
 
     NotCarriedOut "Core: not carried out yet.":
-        "limit_rate" "limit_rate_after" "max_headers" "auth_delay" "early_hints" "post_action"
+        "max_headers" "auth_delay" "early_hints" "post_action"
         "disable_symlinks" "ssl_engine";
     NotCarriedOut "This part of TLS is not carried out.":
         "ssl" "ssl_certificate_compression" "ssl_ech_file" "ssl_ocsp" "ssl_ocsp_responder" "ssl_conf_command" "ssl_alpn" "ssl_preread";

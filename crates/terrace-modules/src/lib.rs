@@ -18,6 +18,7 @@ pub mod headers_more;
 pub mod index;
 pub mod known;
 pub mod limit_except;
+pub mod limit_rate;
 pub mod log;
 pub mod map;
 pub mod not_modified;
@@ -47,6 +48,7 @@ pub static ALL: &[&dyn Module] = &[
     &not_modified::NotModified,
     &range::RangeBody,
     &limit_except::LimitExcept,
+    &limit_rate::LimitRate,
     &rewrite::Rewrite,
     &set_misc::SetMisc,
     &headers_more::HeadersMore,

@@ -34,7 +34,6 @@ pub static KNOWN: &[Known] = &[
     missing("proxy_cache_revalidate"),
     missing("proxy_cache_use_stale"),
     missing("proxy_cache_valid"),
-    missing("proxy_limit_rate"),
     missing("proxy_no_cache"),
     missing("proxy_socket_keepalive"),
     missing("proxy_store"),

@@ -7,6 +7,7 @@ mod command_line;
 mod examples;
 mod fleet;
 mod generations;
+mod limit_rate;
 mod lua_connection;
 mod lua_errors;
 mod lua_packages;

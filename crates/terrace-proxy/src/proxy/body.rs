@@ -5,10 +5,12 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use terrace_base::OsError;
 use terrace_base::log::Level;
+use terrace_base::{OsError, clock};
+use terrace_http::pace::Rate;
 use terrace_http::{Chunk, Request};
 use terrace_http1::{BodyDecoder, Framing};
+use terrace_net::Timer;
 
 use super::attempts::{Reply, Run};
 use super::wait::{Broken, deadline};
@@ -31,6 +33,8 @@ pub(super) async fn stream(run: &Run, reply: &mut Reply, framing: Framing) {
     let mut decoder = BodyDecoder::new(framing);
     let timeout_ms = run.read_timeout_ms();
     let mut is_listening = true;
+    let mut rate = rate(run);
+    let mut read_bytes = 0;
     loop {
         match pass(run, reply, &mut decoder, &mut is_listening).await {
             Passed::Open => {}
@@ -40,7 +44,17 @@ pub(super) async fn stream(run: &Run, reply: &mut Reply, framing: Framing) {
         reply.at = 0;
         reply.filled = 0;
         let Conn { stream, timer, .. } = &mut reply.live.pooled.connection;
-        let buf = &mut reply.buf;
+        let buf = match &mut rate {
+            None => &mut reply.buf[..],
+            // Boxed: what a limit holds must not weigh on every request.
+            Some(rate) => match Box::pin(allowance(run, rate, read_bytes)).await {
+                Ok(allowed) => {
+                    let len = reply.buf.len().min(allowed);
+                    &mut reply.buf[..len]
+                }
+                Err(_) => return end(run, &decoder, false),
+            },
+        };
         let read = run.watch.wait(timer, deadline(timeout_ms), |cx| stream.poll_read(cx, buf)).await;
         match read {
             Ok(0) => {
@@ -52,6 +66,10 @@ pub(super) async fn stream(run: &Run, reply: &mut Reply, framing: Framing) {
             }
             Ok(n) => {
                 reply.filled = n;
+                if let Some(rate) = &mut rate {
+                    read_bytes += n as u64;
+                    rate.used(n as u64, read_bytes, clock::monotonic_ms());
+                }
                 run.note(|a| a.received_bytes += n as u64);
             }
             Err(Broken::Io(e)) => {
@@ -71,6 +89,26 @@ pub(super) async fn stream(run: &Run, reply: &mut Reply, framing: Framing) {
         }
     }
     end(run, &decoder, true);
+}
+
+/// How fast the body is read, where that is limited. What the client is to have at once is not.
+fn rate(run: &Run) -> Option<Rate> {
+    let bytes_per_s = run.s.limit_rate.as_ref().filter(|_| !run.watch.writes)?.bytes(&run.r);
+    (bytes_per_s > 0).then(|| Rate::new(bytes_per_s, clock::monotonic_ms()))
+}
+
+/// Waits until more may be read: how much.
+async fn allowance(run: &Run, rate: &mut Rate, read_bytes: u64) -> Result<usize, Broken> {
+    let mut timer = Timer::new();
+    let mut pause = Timer::new();
+    loop {
+        let allowed = rate.allows(read_bytes, clock::monotonic_ms());
+        if allowed > 0 {
+            return Ok(allowed);
+        }
+        let resumes_ms = rate.resumes_ms();
+        run.watch.wait(&mut timer, u64::MAX, |cx| pause.poll_expired(cx, resumes_ms).map(Ok)).await?;
+    }
 }
 
 /// Records how much there was, and cuts the client off where the body is not whole.

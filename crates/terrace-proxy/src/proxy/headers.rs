@@ -9,15 +9,16 @@ bitflags::bitflags! {
     pub(crate) struct Ignored: u16 {
         const ACCEL_REDIRECT = 1;
         const ACCEL_BUFFERING = 1 << 1;
+        const ACCEL_LIMIT_RATE = 1 << 2;
     }
 }
 
 const WORDS: &[(&str, Ignored)] = &[
     ("X-Accel-Redirect", Ignored::ACCEL_REDIRECT),
     ("X-Accel-Buffering", Ignored::ACCEL_BUFFERING),
+    ("X-Accel-Limit-Rate", Ignored::ACCEL_LIMIT_RATE),
     // These matter to a cache, or are not acted upon in any case.
     ("X-Accel-Expires", Ignored::empty()),
-    ("X-Accel-Limit-Rate", Ignored::empty()),
     ("X-Accel-Charset", Ignored::empty()),
     ("Expires", Ignored::empty()),
     ("Cache-Control", Ignored::empty()),

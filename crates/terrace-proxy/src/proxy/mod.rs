@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use terrace_conf::{Arity, ConfError, Contexts, Directive, Node};
 use terrace_http::conf::table::{HSL, flag, simple, size, time_ms};
-use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Value, setting, settings};
+use terrace_http::{Builder, LocationBuilder, Merge, MergeContext, Module, Size, Value, setting, settings};
 use terrace_http1::Version;
 
 pub(crate) use attempts::{to_net, to_upstream, unbound};
@@ -69,6 +69,8 @@ settings! {
         buffering: bool = true,
         /// `proxy_request_buffering`.
         request_buffering: bool = true,
+        /// `proxy_limit_rate`.
+        limit_rate: Option<Size> = None,
         /// `proxy_buffer_size`, bytes.
         buffer_size: u64 = 4096,
         /// `proxy_buffers`: number and size.
@@ -181,6 +183,7 @@ static DIRECTIVES: &[Directive<Builder>] = &[
     simple("proxy_intercept_errors", HSL, Arity::Flag, "off", "Whether error_page applies to responses of the server.", setting!(ProxyConf, intercept_errors, flag)),
     simple("proxy_buffering", HSL, Arity::Flag, "on", "Whether pieces of a response may wait to be sent together.", setting!(ProxyConf, buffering, flag)),
     simple("proxy_request_buffering", HSL, Arity::Flag, "on", "Whether the request's body is read whole first.", set_request_buffering),
+    simple("proxy_limit_rate", HSL, ONE, "0", "How many bytes of a response are read in a second; 0 is no limit.", |b, n| { let v = Some(Size::read(b, n)?); n.set_once(&mut b.conf::<ProxyConf>().limit_rate, v) }),
     simple("proxy_buffer_size", HSL, ONE, "4k", "The longest head of a response.", setting!(ProxyConf, buffer_size, size)),
     simple("proxy_buffers", HSL, Arity::Exactly(2), "8 4k", "Together, how much of a response may wait for the client.", setting!(ProxyConf, buffers, |n: &Node| Ok((n.number(0)?, n.size(1)?)))),
     simple("proxy_busy_buffers_size", HSL, ONE, "8k", "Accepted; see proxy_buffers.", setting!(ProxyConf, busy_buffers_size, size)),

@@ -64,6 +64,10 @@ pub(super) async fn deliver(mut run: Run, mut reply: Reply) -> Outcome {
         return tunnel::run(run, reply).await;
     }
     r.send_header().get().await;
+    if !buffers {
+        // What is not to wait for more is not to wait for its time either.
+        r.lift_limit_rate();
+    }
     if r.header_only.get() {
         body::skip(run, reply);
         return Outcome::Done;
@@ -94,6 +98,12 @@ fn copy_head(s: &Settings, r: &Rc<Request>, x: &Exchange) {
         if !s.hidden.contains(line.id, line.name.of(&bytes)) {
             copy_field(s, r, line, &bytes, head.status);
         }
+    }
+    if !s.ignored.contains(Ignored::ACCEL_LIMIT_RATE)
+        && let Some(value) = head.headers.value(&bytes, KnownHeader::XAccelLimitRate)
+        && let Some(rate) = terrace_base::units::parse_number(value)
+    {
+        r.set_limit_rate(rate);
     }
     out.content_length.set(content_length(&head, &bytes));
     if s.forces_ranges {

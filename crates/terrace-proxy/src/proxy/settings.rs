@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use terrace_conf::ConfError;
-use terrace_http::{Builder, Handler, LocationBuilder, Request, Step, Value, intern};
+use terrace_http::{Builder, Handler, LocationBuilder, Request, Size, Step, Value, intern};
 use terrace_http1::{ResponseLimits, Version};
 
 use super::headers::{Ignored, NameSet};
@@ -39,6 +39,8 @@ pub(super) struct Settings {
     pub(super) tries_timeout_ms: u64,
     pub(super) intercepts_errors: bool,
     pub(super) buffers: bool,
+    /// How fast responses are read.
+    pub(super) limit_rate: Option<Size>,
     pub(super) limits: ResponseLimits,
     /// How much of a response may wait for the client, bytes.
     pub(super) unsent_bytes_max: usize,
@@ -145,6 +147,7 @@ impl Settings {
             tries_timeout_ms: c.next_upstream_timeout_ms(),
             intercepts_errors: c.intercept_errors(),
             buffers: c.buffering(),
+            limit_rate: c.limit_rate(),
             limits,
             unsent_bytes_max: usize::try_from(number.saturating_mul(size)).unwrap_or(usize::MAX),
             ignores_client_abort: c.ignore_client_abort(),
