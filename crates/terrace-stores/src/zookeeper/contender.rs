@@ -39,11 +39,11 @@ impl Contender {
                 Ok((_, sequence)) => break format!("{prefix}{sequence}"),
                 Err(Error::NoNode) => match client.mkdir(&dir, &folder).await {
                     Ok(()) | Err(Error::NodeExists) => {}
-                    Err(Error::ConnectionLoss) => tokio::time::sleep(RETRY_PAUSE).await,
+                    Err(error) if is_loss(&error) => tokio::time::sleep(RETRY_PAUSE).await,
                     Err(error) => return Err(error),
                 },
                 // It may have been created nevertheless: its name tells.
-                Err(Error::ConnectionLoss) => match children(&client, &dir).await {
+                Err(error) if is_loss(&error) => match children(&client, &dir).await {
                     Ok(names) => {
                         if let Some(name) = names.into_iter().find(|name| name.starts_with(&prefix)) {
                             break name;
@@ -77,7 +77,7 @@ impl Contender {
                 // Its end, or that of the session; both are seen in the next look.
                 Ok((_, _, watcher)) => drop(watcher.changed().await),
                 Err(Error::NoNode) => {}
-                Err(Error::ConnectionLoss) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(error) if is_loss(&error) => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(error) => return Err(error),
             }
             match self.predecessor().await? {
@@ -93,7 +93,7 @@ impl Drop for Contender {
         let client = self.client.clone();
         let path = format!("{}/{}", self.dir, self.name);
         self.runtime.spawn(async move {
-            while let Err(Error::ConnectionLoss) = client.delete(&path, None).await {
+            while client.delete(&path, None).await.is_err_and(|error| is_loss(&error)) {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         });
@@ -103,10 +103,16 @@ impl Drop for Contender {
 async fn children(client: &Client, dir: &str) -> Result<Vec<String>, Error> {
     loop {
         match client.list_children(dir).await {
-            Err(Error::ConnectionLoss) => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(error) if is_loss(&error) => tokio::time::sleep(RETRY_PAUSE).await,
             result => return result,
         }
     }
+}
+
+/// Whether a step is to be taken again: its answer was lost with the connection, or the service has too much to do. That a
+/// connection was reset or has fallen silent is an error of the client's own; the session's end is told by others.
+fn is_loss(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLoss | Error::Custom(_) | Error::Throttled)
 }
 
 /// The number at the end of a contender's name; none for other nodes.

@@ -1,5 +1,7 @@
 //! Locks of a real ZooKeeper.
 
+mod relay;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use e2e::stack::{Home, ZooKeeper};
 use terrace_cache::{FleetLock, L2Error, LockGuard};
 use terrace_stores::{ZooKeeperLock, ZooKeeperOptions};
 use zookeeper_client::Client;
+
+use relay::Relay;
 
 /// How long a condition may take; far more than it ever does.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -161,6 +165,24 @@ async fn a_lost_session_is_replaced_and_its_locks_are_free() {
     assert!(take(&b, b"k", 0).await.is_none());
     drop(held);
     assert!(take(&b, b"k", LONG_MS).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_whose_release_got_lost_is_released_again() {
+    let zookeeper = ZooKeeper::shared();
+    let relay = Relay::start(zookeeper.address().to_string()).await;
+    let base = "/release/lost";
+    let way = ZooKeeperOptions { servers: relay.address.clone(), ..options(zookeeper, base) };
+    let (a, b) = (ZooKeeperLock::new(way).expect("options are right"), node(zookeeper, base));
+    let held = take(&a, b"k", 0).await;
+    assert!(held.is_some());
+    relay.break_next();
+    drop(held);
+    until("the connection is reset", || async { relay.has_broken() }).await;
+    let held = take(&b, b"k", LONG_MS).await;
+    assert!(held.is_some());
+    // The session has gone on all the while.
+    assert!(take(&a, b"k", 0).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
