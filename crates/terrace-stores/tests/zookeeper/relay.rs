@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,7 +48,7 @@ async fn hand_on(mut client: TcpStream, mut server: TcpStream, breaks: Arc<Atomi
                 Ok(0) | Err(_) => return,
                 Ok(_) if breaks.swap(false, Ordering::SeqCst) => {
                     // Closing then resets.
-                    client.set_linger(Some(Duration::ZERO)).expect("an option of sockets");
+                    client.set_zero_linger().expect("an option of sockets");
                     return;
                 }
                 Ok(n) => server.write_all(&asked[..n]).await.expect("the server is there"),
