@@ -535,7 +535,9 @@ async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
                 return Err(NoHead::Refused(e, sent));
             }
         }
-        client.write_pending();
+        if client.keeps_response.get() {
+            client.write_pending();
+        }
         if filled == sent.buf.len() {
             let grown = (filled * 2).min(limits.head_bytes_max() + filled);
             sent.buf.resize(grown, 0);
