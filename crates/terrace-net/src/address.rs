@@ -37,3 +37,16 @@ impl fmt::Display for Address {
         }
     }
 }
+
+/// Splits a host, with the brackets of an IPv6 address, from what follows it: nothing, or a colon and a port.
+///
+/// # Errors
+/// nginx's text for what has no host.
+pub fn split_host(text: &str) -> Result<(&str, &str), &'static str> {
+    let host_end = match text.strip_prefix('[') {
+        Some(rest) => rest.find(']').ok_or("invalid host")? + 2,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    if host.is_empty() { Err("no host") } else { Ok((host, rest)) }
+}

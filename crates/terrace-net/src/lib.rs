@@ -13,7 +13,7 @@ mod stream;
 mod timer;
 pub mod tls;
 
-pub use address::Address;
+pub use address::{Address, split_host};
 pub use connect::{ConnectError, connect, connect_from, literal};
 pub use datagram::Datagram;
 pub use listen::{Acceptor, ListenOptions, Listener};

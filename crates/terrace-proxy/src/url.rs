@@ -87,14 +87,7 @@ impl Url {
 /// Splits `host[:port]`, with the brackets of an IPv6 address.
 fn split_port(authority: &[u8]) -> Result<(String, Option<u16>), &'static str> {
     let text = std::str::from_utf8(authority).map_err(|_| "invalid host")?;
-    let host_end = match text.strip_prefix('[') {
-        Some(rest) => rest.find(']').ok_or("invalid host")? + 2,
-        None => text.find(':').unwrap_or(text.len()),
-    };
-    let (host, rest) = text.split_at(host_end);
-    if host.is_empty() {
-        return Err("no host");
-    }
+    let (host, rest) = terrace_net::split_host(text)?;
     if rest.is_empty() {
         return Ok((host.to_owned(), None));
     }

@@ -67,14 +67,7 @@ fn servers(text: &str) -> Result<Vec<SocketAddr>, &'static str> {
     if text.starts_with("unix:") {
         return Err("invalid host");
     }
-    let host_end = match text.strip_prefix('[') {
-        Some(rest) => rest.find(']').ok_or("invalid host")? + 2,
-        None => text.find(':').unwrap_or(text.len()),
-    };
-    let (host, rest) = text.split_at(host_end);
-    if host.is_empty() {
-        return Err("no host");
-    }
+    let (host, rest) = terrace_net::split_host(text)?;
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => DNS_PORT,
         None => return Err("invalid host"),

@@ -4,7 +4,8 @@ local ffi = require "ffi"
 local base = require "terrace.base"
 
 local native, take, text = base.native, base.take, base.text
-local error, type = error, type
+local check_string = base.check_string
+local error = error
 local sub = string.sub
 local NOT_FOUND = base.NOT_FOUND
 
@@ -12,12 +13,6 @@ local NOT_FOUND = base.NOT_FOUND
 local BUFFER_BYTES = 4096
 
 local _M = { version = "0.1.32" }
-
-local function check_string(value, position, name)
-    if type(value) ~= "string" then
-        error("bad argument #" .. position .. " to '" .. name .. "' (string expected, got " .. type(value) .. ")", 3)
-    end
-end
 
 function _M.get_ocsp_responder_from_der_chain(chain, max_len)
     check_string(chain, 1, "get_ocsp_responder_from_der_chain")

@@ -4,18 +4,13 @@ local ffi = require "ffi"
 local base = require "terrace.base"
 
 local native, take, text = base.native, base.take, base.text
+local check_string = base.check_string
 local ffi_gc, ffi_new = ffi.gc, ffi.new
 local error, tonumber, type = error, tonumber, type
 local sub = string.sub
 local FAILED, NO_REQUEST = base.FAILED, base.NO_REQUEST
 
 local _M = { version = "0.1.32" }
-
-local function check_string(value, position, name)
-    if type(value) ~= "string" then
-        error("bad argument #" .. position .. " to '" .. name .. "' (string expected, got " .. type(value) .. ")", 3)
-    end
-end
 
 local function certs(data, is_der)
     local made = native.ssl_certs(data, #data, is_der, text)

@@ -5,7 +5,7 @@ local native = require "terrace.native"
 local sched = require "terrace.sched"
 
 local ffi_string = ffi.string
-local error = error
+local error, type = error, type
 
 local text = ffi.new("terrace_text[2]")
 
@@ -31,6 +31,13 @@ local _M = {
 function _M.take()
     local t = text[0]
     return ffi_string(t.data, t.len)
+end
+
+-- Raises Lua's error for an argument of the caller's caller that is no string.
+function _M.check_string(value, position, name)
+    if type(value) ~= "string" then
+        error("bad argument #" .. position .. " to '" .. name .. "' (string expected, got " .. type(value) .. ")", 3)
+    end
 end
 
 -- Raises what NO_REQUEST and BAD_CONTEXT mean, for the caller of the API function.
