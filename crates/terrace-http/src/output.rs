@@ -221,15 +221,19 @@ impl Request {
     /// Whether body bytes may go straight to [`Request::write_now`]: the header is ready (it is made so where that
     /// needs no waiting) and no body filter has anything to do.
     pub fn can_write_now(self: &Rc<Self>) -> bool {
-        let location = self.location();
         if self.output.mode.get() == Mode::Unstarted {
-            if self.output.starting.get() || location.header_filters_may_wait {
+            if self.output.starting.get() || self.location().header_filters_may_wait {
                 return false;
             }
             // Without filters that wait this does not wait.
             let _ = self.send_header();
         }
-        !location.body_filters.iter().any(|f| f.applies(self))
+        !self.is_filtered()
+    }
+
+    /// Whether a body filter has anything to do, once the header is ready.
+    fn is_filtered(&self) -> bool {
+        self.location().body_filters.iter().any(|f| f.applies(self))
     }
 
     /// Adds body bytes, in two parts, without waiting; see [`Request::can_write_now`]. False once the client is
@@ -294,8 +298,8 @@ impl Request {
     /// Sends a piece of the body through the filters. Waits where the client is slower than the source. The answer is
     /// false once the client is gone.
     pub fn send(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
-        let r = Rc::clone(self);
         if let Step::Wait(header) = self.send_header() {
+            let r = Rc::clone(self);
             return Step::wait(async move {
                 header.await;
                 r.send_filtered(chunk, 0).get().await
@@ -347,6 +351,11 @@ impl Request {
         if chunk.last {
             self.end_body();
         }
+        self.pass_on(chunk.flush)
+    }
+
+    /// Writes where much has collected, or where it `flush`es, and waits if the client is slower than that.
+    fn pass_on(&self, flush: bool) -> Step<bool> {
         if self.output.replacement.get() != 0 {
             return Step::Ready(false);
         }
@@ -357,7 +366,7 @@ impl Request {
             return Step::Ready(false);
         }
         let unsent = client.unsent();
-        if unsent <= HIGH_WATER_BYTES && !(chunk.flush && unsent > 0) {
+        if unsent <= HIGH_WATER_BYTES && !(flush && unsent > 0) {
             return Step::Ready(true);
         }
         if client.write_pending() && client.unsent() <= HIGH_WATER_BYTES {
@@ -400,9 +409,13 @@ impl Request {
             Mode::Chunked => {
                 if let Some(c) = &self.client {
                     let mut out = c.out();
+                    out.reserve(len + encode::CHUNK_FRAME_BYTES_MAX);
                     encode::chunk_header(len, &mut *out);
                     out.extend_from_slice(data);
-                    out.extend_from_slice(end);
+                    match end {
+                        [byte] => out.push(*byte),
+                        _ => out.extend_from_slice(end),
+                    }
                     out.extend_from_slice(b"\r\n");
                 }
             }
@@ -449,6 +462,10 @@ impl Request {
     pub fn finish(self: &Rc<Self>) -> Step<bool> {
         if self.output.finished.get() {
             return Step::Ready(true);
+        }
+        if self.output.mode.get() != Mode::Unstarted && !self.is_filtered() {
+            self.end_body();
+            return self.pass_on(false);
         }
         self.send(Chunk { last: true, ..Chunk::default() })
     }

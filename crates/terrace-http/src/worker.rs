@@ -235,6 +235,11 @@ impl Worker {
         self.state.borrow().find()
     }
 
+    /// Puts a module's state of this worker, which was made elsewhere.
+    pub fn put_state<T: 'static>(&self, made: Rc<T>) {
+        self.state.borrow_mut().put(made);
+    }
+
     /// A head to read a request into.
     pub(crate) fn take_head(&self) -> Box<SentHead> {
         self.heads

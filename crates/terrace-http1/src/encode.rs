@@ -34,20 +34,14 @@ pub enum EncodeError {
 pub fn chunk_header(len: usize, out: &mut impl BufMut) {
     debug_assert!(len > 0);
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; usize::BITS as usize / 4 + 2];
-    let mut start = text.len() - 2;
-    text[start..].copy_from_slice(CRLF);
-    let mut rest = len;
-    loop {
-        start -= 1;
-        text[start] = DIGITS[rest % 16];
-        rest /= 16;
-        if rest == 0 {
-            break;
-        }
+    for place in (0..=len.checked_ilog2().unwrap_or(0) / 4).rev() {
+        out.put_u8(DIGITS[(len >> (4 * place)) % 16]);
     }
-    out.put_slice(&text[start..]);
+    out.put_slice(CRLF);
 }
+
+/// The most that [`chunk_header`] and the line end behind a chunk add to its bytes.
+pub const CHUNK_FRAME_BYTES_MAX: usize = usize::BITS as usize / 4 + 4;
 
 /// Writes the status line of an HTTP/1.1 response, with the bare number where nginx has no reason phrase.
 pub fn write_status_line(out: &mut impl BufMut, status: u16) {

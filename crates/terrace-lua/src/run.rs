@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 
 use mlua_sys as ffi;
 use mlua_sys::lua_State;
-use smallvec::SmallVec;
 
 use crate::error::{ErrorKind, LuaError};
 use crate::operations::Operations;
@@ -68,11 +67,12 @@ pub enum Progress {
 /// One execution of a chunk. Take a [`Run::step`] first, which needs no future; if it answers `Pending`, await the
 /// run. Dropping a run drops its pending operations and coroutines.
 ///
-/// A run that has ended may begin again with another chunk and host, which spares the making of a new one.
+/// A run that has ended may begin again with another chunk and host, which spares the making of a new one. Without a
+/// host it holds nothing.
 pub struct Run<H: Host> {
     vm: Rc<Vm>,
     host: Option<H>,
-    threads: SmallVec<[Thread; 1]>,
+    threads: Vec<Thread>,
     /// Indices of forgotten threads, for reuse.
     vacant: Vec<usize>,
     /// The thread to run before those in `ready`.
@@ -94,7 +94,6 @@ struct Thread {
     state: State,
 }
 
-#[derive(PartialEq)]
 enum State {
     /// May be resumed; that many values for it are on its stack.
     Ready(c_int),
@@ -103,11 +102,17 @@ enum State {
     /// Has an operation, but the run ends without it.
     Idle,
     /// Waits for one of these threads to end.
-    Waiting(SmallVec<[usize; 4]>),
+    Waiting(Vec<usize>),
     /// Ended, not yet waited for; that many results (or the error object) are on its stack.
     Zombie { ok: bool, results: c_int },
     /// Forgotten, its coroutine released.
     Gone,
+}
+
+impl Thread {
+    fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
+    }
 }
 
 /// What a thread's turn led to.
@@ -130,7 +135,7 @@ impl<H: Host> Run<H> {
         Run {
             vm: Rc::clone(vm),
             host: None,
-            threads: SmallVec::new(),
+            threads: Vec::new(),
             vacant: Vec::new(),
             next: None,
             ready: VecDeque::new(),
@@ -144,9 +149,12 @@ impl<H: Host> Run<H> {
     }
 
     /// As [`Run::new`], in the place of a run that has ended (one that has not is ended first).
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the host is built where it is to stand")]
     pub fn begin(&mut self, chunk: &Chunk, args: &[Value], host: H) {
-        self.stop();
+        if self.host.is_some() {
+            self.stop();
+        }
         self.host = Some(host);
         self.finished = false;
         match self.prepare(chunk, args) {
@@ -159,9 +167,9 @@ impl<H: Host> Run<H> {
         }
     }
 
-    /// Ends the run if it has not ended, and forgets what it left. Gives back its host.
+    /// Ends the run if it has not ended, and forgets what it left, its host too.
     #[inline]
-    pub fn stop(&mut self) -> Option<H> {
+    pub fn stop(&mut self) {
         if !self.finished {
             self.end();
         }
@@ -169,9 +177,10 @@ impl<H: Host> Run<H> {
         self.vacant.clear();
         self.returned.clear();
         self.stillborn = None;
-        self.host.take()
+        self.host = None;
     }
 
+    #[inline]
     fn prepare(&self, chunk: &Chunk, args: &[Value]) -> Option<Thread> {
         let coroutine = self.vm.checkout()?;
         let key = chunk.0.key_in(&self.vm);
@@ -212,13 +221,8 @@ impl<H: Host> Run<H> {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
-        if self.finished {
-            let again = LuaError::new(ErrorKind::Runtime, "the run has already ended");
-            return Poll::Ready(Finish::Error(self.stillborn.take().unwrap_or(again)));
-        }
-        if let Some(error) = self.stillborn.take() {
-            self.finished = true;
-            return Poll::Ready(Finish::Error(error));
+        if self.finished || self.stillborn.is_some() {
+            return Poll::Ready(Finish::Error(self.cannot_run()));
         }
         self.resumes = 0;
         loop {
@@ -261,7 +265,15 @@ impl<H: Host> Run<H> {
         }
     }
 
+    #[cold]
+    fn cannot_run(&mut self) -> LuaError {
+        self.finished = true;
+        let again = || LuaError::new(ErrorKind::Runtime, "the run has already ended");
+        self.stillborn.take().unwrap_or_else(again)
+    }
+
     /// Resumes a ready thread once and deals with how it came back.
+    #[inline]
     fn turn(&mut self, index: usize, cx: &mut Context<'_>) -> Turn {
         let Some(thread) = self.threads.get_mut(index) else { return Turn::Next };
         let State::Ready(values) = thread.state else { return Turn::Next };
@@ -288,6 +300,7 @@ impl<H: Host> Run<H> {
         }
     }
 
+    #[inline]
     fn ended(&mut self, index: usize, coroutine: Coroutine) -> Turn {
         // SAFETY: the coroutine has ended and its results are the whole of its stack.
         let results = unsafe { ffi::lua_gettop(coroutine.state) };
@@ -296,16 +309,22 @@ impl<H: Host> Run<H> {
             return Turn::Next;
         }
         if results > 0 {
-            self.returned = (1..=results).map(|i| self.vm.value_at(coroutine.state, i)).collect();
-            // SAFETY: the stack is the host's now; an empty one lets the pool take the coroutine.
-            unsafe { ffi::lua_settop(coroutine.state, 0) };
+            self.keep_returned(coroutine, results);
         }
         self.alive -= 1;
-        self.forget(ENTRY);
+        self.threads[ENTRY].state = State::Gone;
+        self.vm.checkin(coroutine);
         if self.threads.len() > 1 {
             self.forget_zombies_of(ENTRY);
         }
         Turn::Next
+    }
+
+    #[cold]
+    fn keep_returned(&mut self, coroutine: Coroutine, results: c_int) {
+        self.returned = (1..=results).map(|i| self.vm.value_at(coroutine.state, i)).collect();
+        // SAFETY: the stack is the host's now; an empty one lets the pool take the coroutine.
+        unsafe { ffi::lua_settop(coroutine.state, 0) };
     }
 
     #[cold]
@@ -327,6 +346,7 @@ impl<H: Host> Run<H> {
         Turn::Next
     }
 
+    #[inline(never)]
     fn yielded(&mut self, index: usize, coroutine: Coroutine, cx: &mut Context<'_>) -> Turn {
         let state = coroutine.state;
         // SAFETY: the coroutine is suspended with the yielded values as its whole stack; type checks come first.
@@ -380,7 +400,7 @@ impl<H: Host> Run<H> {
             }
             Poll::Pending => {
                 self.clear_stack(index);
-                if waiting == State::Idle {
+                if matches!(waiting, State::Idle) {
                     self.alive -= 1;
                 }
                 self.threads[index].state = waiting;
@@ -444,7 +464,7 @@ impl<H: Host> Run<H> {
         let state = coroutine.state;
         // SAFETY: reads the number of yielded values.
         let top = unsafe { ffi::lua_gettop(state) };
-        let mut wanted = SmallVec::new();
+        let mut wanted = Vec::new();
         for position in 3..=top {
             let Some(index) = self.thread_at(state, position) else { continue };
             if let State::Zombie { ok, results } = self.threads[index].state {
@@ -518,7 +538,7 @@ impl<H: Host> Run<H> {
         let wanted = unsafe { ffi::lua_tothread(state, position) };
         self.threads
             .iter()
-            .position(|thread| thread.coroutine.state == wanted && thread.state != State::Gone)
+            .position(|thread| thread.coroutine.state == wanted && !thread.is_gone())
             .filter(|&index| index != ENTRY && !wanted.is_null())
     }
 
@@ -538,7 +558,7 @@ impl<H: Host> Run<H> {
     /// Releases a thread's coroutine and its place.
     fn forget(&mut self, index: usize) {
         let thread = &mut self.threads[index];
-        if thread.state == State::Gone {
+        if thread.is_gone() {
             return;
         }
         thread.state = State::Gone;
@@ -567,15 +587,25 @@ impl<H: Host> Run<H> {
 
     /// As `answer`, for an operation's values.
     fn deliver(&mut self, index: usize, values: &Values) {
-        if self.threads[index].state == State::Idle {
+        if matches!(self.threads[index].state, State::Idle) {
             self.alive += 1;
         }
         self.answer(index, values);
     }
 
+    #[inline]
     fn end(&mut self) {
         self.finished = true;
         drop(pending::take());
+        // A run of one thread that came to its end has left nothing.
+        if self.threads.len() != 1 || !self.threads[ENTRY].is_gone() {
+            self.forget_all();
+        }
+        debug_assert!(self.operations.is_empty() && self.ready.is_empty() && self.next.is_none());
+    }
+
+    #[cold]
+    fn forget_all(&mut self) {
         self.operations.clear();
         self.next = None;
         self.ready.clear();

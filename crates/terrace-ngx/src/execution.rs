@@ -1,13 +1,13 @@
 //! Executions of Lua code. Each is a run out of the VM's pool: a run is a large thing, and every phase with code needs
 //! one.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use terrace_http::Step;
 use terrace_lua::{Chunk, Finish, Progress, Run, Value, Values};
 
 use crate::host::{BodyArg, Leave, PhaseHost};
-use crate::vm::LuaVm;
 
 /// A run that goes back to its VM's pool when it is dropped.
 pub struct Execution {
@@ -24,7 +24,8 @@ pub struct Ended {
 
 impl Execution {
     /// Prepares a run; see [`Run::new`].
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as for `Run::begin`")]
     pub fn new(chunk: &Chunk, args: &[Value], host: PhaseHost) -> Execution {
         let mut run = host.lua.take_run();
         run.begin(chunk, args, host);
@@ -32,7 +33,8 @@ impl Execution {
     }
 
     /// Runs to the end; at once where nothing waits.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "what it answers is large, and looked at by its caller at once")]
     pub fn run(mut self) -> Step<Ended> {
         let finish = match &mut self.run {
             None => Finish::Returned,
@@ -60,10 +62,9 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         if let Some(mut run) = self.run.take()
-            && let Some(host) = run.stop()
+            && let Some(lua) = run.host().map(|host| Rc::clone(&host.lua))
         {
-            let lua: Rc<LuaVm> = Rc::clone(&host.lua);
-            drop(host);
+            run.stop();
             lua.give_run(run);
         }
     }
@@ -77,7 +78,7 @@ impl Ended {
 
     /// The piece of body that a body filter left.
     pub fn take_body(&self) -> BodyArg {
-        self.execution.host().map(|host| host.body.take()).unwrap_or_default()
+        self.execution.host().and_then(PhaseHost::body).map(RefCell::take).unwrap_or_default()
     }
 
     /// What the code returned.

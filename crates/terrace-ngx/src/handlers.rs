@@ -1,5 +1,6 @@
 //! Runs the code of `*_by_lua` directives in their phases and turns its end into an outcome.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
 
 use crate::chunks::{Code, Source};
 use crate::execution::{Ended, Execution};
-use crate::host::{BodyArg, Leave, PhaseHost, log_error};
+use crate::host::{Args, BodyArg, Leave, PhaseHost, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
 use crate::vm::{ChunkError, LuaVm};
@@ -28,32 +29,35 @@ const ERROR: i32 = -1;
 const DECLINED: i32 = -5;
 
 /// Runs a directive's code. The error is a status: it could not be started, which is logged.
-pub fn run(r: &Rc<Request>, code: &Code, phase: LuaPhase, args: Vec<Bytes>) -> Step<Result<Ended, u16>> {
+pub fn run(r: &Rc<Request>, code: &Code, phase: LuaPhase, args: Args) -> Step<Result<Ended, u16>> {
     match prepare(r, code, phase, args, ResponseStart::at(r)) {
         Ok(execution) => execution.run().map(Ok),
         Err(status) => Step::Ready(Err(status)),
     }
 }
 
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `Run::begin`")]
 fn prepare(
     r: &Rc<Request>,
     code: &Code,
     phase: LuaPhase,
-    args: Vec<Bytes>,
+    args: Args,
     start: ResponseStart,
 ) -> Result<Execution, u16> {
-    let lua = LuaVm::of(r).map_err(|e| {
-        log_error(r, "failed to make a Lua VM", &e);
-        status::INTERNAL
-    })?;
+    let lua = LuaVm::of(r).map_err(|e| log_vm_error(r, &e))?;
     let chunk = lua.chunk(code, r).map_err(|e| log_chunk_error(r, code, phase, &e))?;
-    let host = PhaseHost::new(Rc::clone(r), phase, lua, start);
-    host.args.replace(args);
-    Ok(Execution::new(&chunk, &[], host))
+    Ok(Execution::new(&chunk, &[], PhaseHost::new(Rc::clone(r), phase, lua, start, args)))
+}
+
+#[cold]
+fn log_vm_error(r: &Request, error: &LuaError) -> u16 {
+    log_error(r, "failed to make a Lua VM", error);
+    status::INTERNAL
 }
 
 /// Logs why there is no code to run. The answer is the status that the phase ends with.
+#[cold]
 fn log_chunk_error(r: &Request, code: &Code, phase: LuaPhase, error: &ChunkError) -> u16 {
     let name = |path: &terrace_http::Value| String::from_utf8_lossy(&path.eval_bytes(r)).into_owned();
     match (error, &code.source) {
@@ -83,7 +87,7 @@ fn log_chunk_error(r: &Request, code: &Code, phase: LuaPhase, error: &ChunkError
 }
 
 /// What the end of the code means for a phase that answers with an outcome.
-fn outcome(r: &Rc<Request>, ended: Ended, phase: LuaPhase) -> Outcome {
+fn outcome(r: &Rc<Request>, ended: &Ended, phase: LuaPhase) -> Outcome {
     let code = match &ended.finish {
         Finish::Returned => return returned(r, phase),
         Finish::Error(e) => {
@@ -93,7 +97,7 @@ fn outcome(r: &Rc<Request>, ended: Ended, phase: LuaPhase) -> Outcome {
         Finish::Exit(code) => *code,
     };
     match ended.take_leave() {
-        Leave::Exec(uri, args) => return exec(r, uri, args),
+        Leave::Exec(target) => return exec(r, target.0, target.1),
         Leave::Jump => return Outcome::Declined,
         Leave::No => {}
     }
@@ -159,35 +163,41 @@ impl Handler for PhaseCode {
         if self.need_body
             && let Step::Wait(body) = r.read_body()
         {
-            let (r, code) = (Rc::clone(r), Arc::clone(&self.code));
-            let (phase, start, check_abort) = (self.phase, self.start, self.check_abort);
-            return Step::wait(async move {
-                match body.await {
-                    Ok(()) => respond(&r, &code, phase, start, check_abort).get().await,
-                    Err(status) => Outcome::Status(status),
-                }
-            });
+            return self.after_body(r, body);
         }
         respond(r, &self.code, self.phase, self.start, self.check_abort)
     }
 }
 
+impl PhaseCode {
+    fn after_body(&self, r: &Rc<Request>, body: LocalFuture<Result<(), u16>>) -> Step {
+        let (r, code) = (Rc::clone(r), Arc::clone(&self.code));
+        let (phase, start, check_abort) = (self.phase, self.start, self.check_abort);
+        Step::wait(async move {
+            match body.await {
+                Ok(()) => respond(&r, &code, phase, start, check_abort).get().await,
+                Err(status) => Outcome::Status(status),
+            }
+        })
+    }
+}
+
 fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart, check_abort: bool) -> Step {
-    let execution = match prepare(r, code, phase, Vec::new(), start) {
+    let execution = match prepare(r, code, phase, Args::None, start) {
         Ok(execution) => execution,
         Err(status) => return Step::Ready(Outcome::Status(status)),
     };
     match execution.run() {
-        Step::Ready(ended) => concluded(r, ended, phase, start),
+        Step::Ready(ended) => concluded(r, &ended, phase, start),
         Step::Wait(ended) => {
             let r = Rc::clone(r);
             Step::wait(async move {
                 let ended =
                     if check_abort { unless_client_leaves(&r, ended).await } else { Some(ended.await) };
-                match ended {
-                    Some(ended) => concluded(&r, ended, phase, start).get().await,
-                    None => Outcome::Status(status::CLIENT_CLOSED),
-                }
+                let Some(ended) = ended else { return Outcome::Status(status::CLIENT_CLOSED) };
+                let step = concluded(&r, &ended, phase, start);
+                drop(ended);
+                step.get().await
             })
         }
     }
@@ -213,7 +223,8 @@ async fn unless_client_leaves(r: &Rc<Request>, mut ended: LocalFuture<Ended>) ->
 }
 
 /// A script that is done and made no output has made an empty response.
-fn concluded(r: &Rc<Request>, ended: Ended, phase: LuaPhase, start: ResponseStart) -> Step {
+#[inline]
+fn concluded(r: &Rc<Request>, ended: &Ended, phase: LuaPhase, start: ResponseStart) -> Step {
     match outcome(r, ended, phase) {
         Outcome::Done if !r.output.is_started() => {
             start.apply(r);
@@ -229,7 +240,7 @@ pub struct LogCode(pub Arc<Code>);
 impl Handler for LogCode {
     fn handle(&self, r: &Rc<Request>) -> Step {
         let request = Rc::clone(r);
-        run(r, &self.0, LuaPhase::Log, Vec::new()).map(move |ended| {
+        run(r, &self.0, LuaPhase::Log, Args::None).map(move |ended| {
             log_failure(&request, "failed to run log_by_lua*", &ended);
             Outcome::Declined
         })
@@ -253,7 +264,7 @@ pub struct HeaderCode(pub Arc<Code>);
 impl HeaderFilter for HeaderCode {
     fn filter(&self, r: &Rc<Request>) -> Step<()> {
         let request = Rc::clone(r);
-        run(r, &self.0, LuaPhase::HeaderFilter, Vec::new()).map(move |ended| {
+        run(r, &self.0, LuaPhase::HeaderFilter, Args::None).map(move |ended| {
             log_failure(&request, "failed to run header_filter_by_lua*", &ended);
             let status = match &ended {
                 // The header may be half changed: better an error than a wrong page.
@@ -285,9 +296,9 @@ impl BodyFilter for BodyCode {
                 return Step::Ready(cut(r));
             }
         };
-        let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, lua, ResponseStart::at(r));
         let Chunk { data, last, flush } = chunk;
-        host.body.replace(BodyArg { data, last });
+        let args = Args::Body(Box::new(RefCell::new(BodyArg { data, last })));
+        let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, lua, ResponseStart::at(r), args);
         let request = Rc::clone(r);
         Execution::new(&compiled, &[], host).run().map(move |mut ended| {
             if let Finish::Error(e) = &ended.finish {
@@ -325,7 +336,7 @@ impl Handler for SetCode {
         let args = self.args.iter().map(|a| a.eval_bytes(r)).collect();
         let variable = self.variable;
         let request = Rc::clone(r);
-        run(r, &self.code, LuaPhase::Set, args).map(move |ended| {
+        run(r, &self.code, LuaPhase::Set, Args::Set(args)).map(move |ended| {
             let mut ended = match ended {
                 Ok(e) => e,
                 Err(status) => return Outcome::Status(status),
@@ -358,7 +369,7 @@ pub fn init(worker: &Rc<Worker>, lua: &Rc<LuaVm>, code: &Code) -> Result<(), Lua
         ChunkError::Missing(e) => runtime_error(format!("cannot open the file of init_by_lua: {e}")),
     })?;
     let start = ResponseStart::at(&r);
-    let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua), start);
+    let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua), start, Args::None);
     let mut run = Run::new(&lua.vm, &chunk, &[], host);
     match run.step() {
         Progress::Done(Finish::Error(e)) => Err(e),
@@ -370,7 +381,7 @@ pub fn init(worker: &Rc<Worker>, lua: &Rc<LuaVm>, code: &Code) -> Result<(), Lua
 /// Code of a worker's start or end.
 pub async fn worker_code(worker: Rc<Worker>, code: Code, phase: LuaPhase) -> Result<(), String> {
     let r = Request::detached(&worker, terrace_http::generation::ServerIndex(0));
-    match run(&r, &code, phase, Vec::new()).get().await {
+    match run(&r, &code, phase, Args::None).get().await {
         Ok(Ended { finish: Finish::Error(e), .. }) => {
             let name =
                 if phase == LuaPhase::InitWorker { "init_worker_by_lua" } else { "exit_worker_by_lua" };

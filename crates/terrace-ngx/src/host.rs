@@ -20,8 +20,8 @@ pub enum Leave {
     /// Nothing special: the code of the exit speaks.
     #[default]
     No,
-    /// `ngx.exec`: go to this URI, or `@name`.
-    Exec(Bytes, Bytes),
+    /// `ngx.exec`: go to this URI, or `@name`, with these arguments.
+    Exec(Box<(Bytes, Bytes)>),
     /// `ngx.req.set_uri(…, true)`: find the location of the new URI.
     Jump,
 }
@@ -35,7 +35,18 @@ pub struct BodyArg {
     pub last: bool,
 }
 
-/// One run's host.
+/// What `ngx.arg` reads.
+#[derive(Debug)]
+pub enum Args {
+    /// Nothing.
+    None,
+    /// The arguments of a `set_by_lua*`.
+    Set(Box<[Bytes]>),
+    /// The piece of a `body_filter_by_lua*`.
+    Body(Box<RefCell<BodyArg>>),
+}
+
+/// One run's host. Small: it is made for each phase with code, and moved into its run.
 pub struct PhaseHost {
     /// The request; of a timer or a worker's start, one that no client made.
     pub request: Rc<Request>,
@@ -46,11 +57,9 @@ pub struct PhaseHost {
     /// How a response begins that the code makes.
     pub start: ResponseStart,
     /// See [`Leave`].
-    pub leave: RefCell<Leave>,
-    /// See [`BodyArg`].
-    pub body: RefCell<BodyArg>,
-    /// The arguments of a `set_by_lua*` (`ngx.arg`).
-    pub args: RefCell<Vec<Bytes>>,
+    pub leave: Cell<Leave>,
+    /// See [`Args`].
+    pub args: Args,
     /// The loads of tiered caches that the code has begun.
     pub loads: OnceCell<Rc<Loads>>,
     outer: Cell<*const PhaseHost>,
@@ -63,17 +72,30 @@ thread_local! {
 impl PhaseHost {
     /// A host for one run.
     #[inline]
-    pub fn new(request: Rc<Request>, phase: LuaPhase, lua: Rc<LuaVm>, start: ResponseStart) -> PhaseHost {
+    pub fn new(
+        request: Rc<Request>,
+        phase: LuaPhase,
+        lua: Rc<LuaVm>,
+        start: ResponseStart,
+        args: Args,
+    ) -> PhaseHost {
         PhaseHost {
             request,
             phase,
             lua,
             start,
-            leave: RefCell::default(),
-            body: RefCell::default(),
-            args: RefCell::default(),
+            leave: Cell::default(),
+            args,
             loads: OnceCell::new(),
             outer: Cell::new(std::ptr::null()),
+        }
+    }
+
+    /// The piece of body that the code looks at, in a body filter.
+    pub fn body(&self) -> Option<&RefCell<BodyArg>> {
+        match &self.args {
+            Args::Body(body) => Some(body),
+            _ => None,
         }
     }
 

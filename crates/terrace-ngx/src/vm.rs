@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,24 @@ pub struct LuaVm {
     _native: Box<[*const c_void]>,
 }
 
+/// The worker of this thread that asked for its VM last (of two while one drains), and the VM, which all code of its
+/// requests runs in. Holds neither.
+struct Last {
+    worker: Weak<Worker>,
+    vm: Weak<LuaVm>,
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last { worker: Weak::new(), vm: Weak::new() }) };
+}
+
+impl Last {
+    #[inline]
+    fn vm_of(&self, worker: &Rc<Worker>) -> Option<Rc<LuaVm>> {
+        if std::ptr::eq(self.worker.as_ptr(), Rc::as_ptr(worker)) { self.vm.upgrade() } else { None }
+    }
+}
+
 /// Why no code could be run.
 #[derive(Debug)]
 pub enum ChunkError {
@@ -47,9 +65,16 @@ pub enum ChunkError {
 
 impl LuaVm {
     /// The VM for a request: its worker's, or its own with `lua_code_cache off`.
+    #[inline]
     pub fn of(r: &Rc<Request>) -> Result<Rc<LuaVm>, LuaError> {
-        if let Some(vm) = r.worker.find_state::<Rc<LuaVm>>().filter(|vm| !vm.main.code_cache_off) {
-            return Ok(Rc::clone(&vm));
+        LAST.with_borrow(|last| last.vm_of(&r.worker)).map_or_else(|| LuaVm::find(r), Ok)
+    }
+
+    #[cold]
+    fn find(r: &Rc<Request>) -> Result<Rc<LuaVm>, LuaError> {
+        if let Some(vm) = r.worker.find_state::<LuaVm>().filter(|vm| !vm.main.code_cache_off) {
+            LAST.replace(Last { worker: Rc::downgrade(&r.worker), vm: Rc::downgrade(&vm) });
+            return Ok(vm);
         }
         let main = LuaMain::of(r.generation());
         if !main.code_cache_off {
@@ -65,11 +90,12 @@ impl LuaVm {
 
     /// The VM of a worker, made on first use.
     pub fn of_worker(worker: &Rc<Worker>) -> Result<Rc<LuaVm>, LuaError> {
-        if let Some(vm) = worker.find_state::<Rc<LuaVm>>() {
-            return Ok(Rc::clone(&vm));
+        if let Some(vm) = worker.find_state() {
+            return Ok(vm);
         }
         let made = LuaVm::new(worker, LuaMain::of(&worker.generation))?;
-        Ok(Rc::clone(&worker.state(|| made)))
+        worker.put_state(Rc::clone(&made));
+        Ok(made)
     }
 
     fn new(worker: &Rc<Worker>, main: Arc<LuaMain>) -> Result<Rc<LuaVm>, LuaError> {
@@ -91,12 +117,16 @@ impl LuaVm {
     }
 
     /// The compiled code of a directive.
+    #[inline]
     pub fn chunk(&self, code: &Code, r: &Request) -> Result<Chunk, ChunkError> {
+        // Code in files is never there.
+        let compiled = self.inline.borrow().get(code.id).cloned().flatten();
+        compiled.map_or_else(|| self.find_chunk(code, r), Ok)
+    }
+
+    fn find_chunk(&self, code: &Code, r: &Request) -> Result<Chunk, ChunkError> {
         match &code.source {
             Source::Inline(text) => {
-                if let Some(Some(chunk)) = self.inline.borrow().get(code.id) {
-                    return Ok(chunk.clone());
-                }
                 let chunk = self.vm.load(&code.chunk_name, text).map_err(ChunkError::Lua)?;
                 if let Some(slot) = self.inline.borrow_mut().get_mut(code.id) {
                     *slot = Some(chunk.clone());

@@ -266,6 +266,7 @@ impl Dict {
         self.shards[self.shard_index(hash)].0.lock()
     }
 
+    #[inline]
     pub(crate) fn drop_expired(&self, shard: &mut Shard, now_ms: u64) {
         for _ in 0..EXPIRED_PER_OPERATION {
             let Some(bytes) = shard.remove_expired_tail(now_ms) else { break };

@@ -159,6 +159,7 @@ impl Shard {
         Self { table: HashTable::new(), slots: Vec::new(), free: NIL, head: NIL, tail: NIL }
     }
 
+    #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
         self.table
             .find(hash, |index| {
@@ -233,6 +234,7 @@ impl Shard {
     }
 
     /// Makes an entry the most recently used.
+    #[inline]
     pub(crate) fn promote(&mut self, index: u32) {
         if self.head != index {
             self.unlink(index);
@@ -241,6 +243,7 @@ impl Shard {
     }
 
     /// Removes the least recently used entry if it has expired; returns its charge.
+    #[inline]
     pub(crate) fn remove_expired_tail(&mut self, now_ms: u64) -> Option<usize> {
         let tail = self.tail;
         if tail == NIL || !self.entry(tail).is_expired(now_ms) {

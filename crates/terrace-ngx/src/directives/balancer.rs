@@ -12,7 +12,7 @@ use terrace_proxy::{Attempt, Balancer, set_balancer, set_balancer_keepalive};
 
 use crate::chunks::Code;
 use crate::handlers;
-use crate::host::log_error;
+use crate::host::{Args, log_error};
 use crate::phase::LuaPhase;
 
 /// `ngx.OK`
@@ -24,7 +24,7 @@ impl Balancer for LuaBalancer {
     fn pick(&self, r: &Rc<Request>, attempt: &Rc<Attempt>) -> Step<Result<(), u16>> {
         r.put_state(Rc::clone(attempt));
         let request = Rc::clone(r);
-        handlers::run(r, &self.0, LuaPhase::Balancer, Vec::new()).map(move |ended| match &ended?.finish {
+        handlers::run(r, &self.0, LuaPhase::Balancer, Args::None).map(move |ended| match &ended?.finish {
             Finish::Returned | Finish::Exit(OK) => Ok(()),
             Finish::Exit(code) => {
                 request.log(Level::Debug, format_args!("balancer_by_lua* left with {code}"));

@@ -10,7 +10,7 @@ use terrace_lua::Finish;
 
 use crate::chunks::Code;
 use crate::handlers;
-use crate::host::log_error;
+use crate::host::{Args, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::LuaCodes;
 
@@ -24,7 +24,7 @@ struct LuaHook {
 impl HandshakeHook for LuaHook {
     fn run(&self, r: &Rc<Request>, handshake: &Rc<Handshake>) -> LocalFuture<bool> {
         handshake.context.set(self.name);
-        let step = handlers::run(r, &self.code, self.phase, Vec::new());
+        let step = handlers::run(r, &self.code, self.phase, Args::None);
         let (r, handshake, phase) = (Rc::clone(r), Rc::clone(handshake), self.phase);
         Box::pin(async move {
             let goes_on = match &step.get().await {

@@ -9,7 +9,7 @@ use terrace_proxy::{UpstreamHandshake, UpstreamHook};
 
 use crate::chunks::Code;
 use crate::handlers;
-use crate::host::log_error;
+use crate::host::{Args, log_error};
 use crate::phase::LuaPhase;
 
 struct LuaUpstreamHook {
@@ -20,7 +20,7 @@ struct LuaUpstreamHook {
 impl UpstreamHook for LuaUpstreamHook {
     fn run(&self, r: &Rc<Request>, handshake: &Rc<UpstreamHandshake>) -> LocalFuture<bool> {
         r.put_state(Rc::clone(handshake));
-        let step = handlers::run(r, &self.code, self.phase, Vec::new());
+        let step = handlers::run(r, &self.code, self.phase, Args::None);
         let r = Rc::clone(r);
         Box::pin(async move {
             match &step.get().await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use terrace_http::Request;
 
 use super::{DONE, NO_REQUEST, NOT_FOUND, Text, bytes, functions, give};
-use crate::host::current;
+use crate::host::{Args, BodyArg, current};
 use crate::phase::{LuaPhase, REQUEST};
 use crate::vm::LuaVm;
 
@@ -61,18 +61,19 @@ extern "C" fn context(is_new: *mut c_int) -> c_int {
 /// `ngx.arg[1]` of a body filter; the answer is `ngx.arg[2]`.
 extern "C" fn body_arg(out: *mut Text) -> c_int {
     current(|h| {
-        let body = h.body.borrow();
+        let body = h.body()?.borrow();
         // SAFETY: Lua passes a text of its own.
         unsafe { give(out, |b| b.extend_from_slice(&body.data)) };
-        c_int::from(body.last)
+        Some(c_int::from(body.last))
     })
+    .flatten()
     .unwrap_or(NO_REQUEST)
 }
 
 /// `ngx.arg[n]` of a `set_by_lua*`, from 1.
 extern "C" fn set_arg(n: c_int, out: *mut Text) -> c_int {
     current(|h| {
-        let args = h.args.borrow();
+        let Args::Set(args) = &h.args else { return NOT_FOUND };
         let Some(arg) = usize::try_from(n).ok().and_then(|n| args.get(n.checked_sub(1)?)) else {
             return NOT_FOUND;
         };
@@ -86,11 +87,15 @@ extern "C" fn set_arg(n: c_int, out: *mut Text) -> c_int {
 extern "C" fn set_body_arg(data: *const u8, len: usize) -> c_int {
     // SAFETY: a Lua string.
     let data = Bytes::copy_from_slice(unsafe { bytes(data, len) });
-    current(|h| h.body.borrow_mut().data = data).map_or(NO_REQUEST, |()| DONE)
+    with_body(|body| body.data = data)
 }
 
 extern "C" fn set_body_last(last: c_int) -> c_int {
-    current(|h| h.body.borrow_mut().last = last != 0).map_or(NO_REQUEST, |()| DONE)
+    with_body(|body| body.last = last != 0)
+}
+
+fn with_body(f: impl FnOnce(&mut BodyArg)) -> c_int {
+    current(|h| h.body().map(|body| f(&mut body.borrow_mut()))).flatten().map_or(NO_REQUEST, |()| DONE)
 }
 
 extern "C" fn headers_sent() -> c_int {

@@ -176,7 +176,7 @@ extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: us
             h.request.log(Level::Error, format_args!("unsafe URI \"{uri}\" was detected"));
             return UNSAFE_URI;
         };
-        h.leave.replace(Leave::Exec(path.into(), query.into()));
+        h.leave.set(Leave::Exec(Box::new((path.into(), query.into()))));
         DONE
     })
     .unwrap_or(NO_REQUEST)
@@ -185,7 +185,7 @@ extern "C" fn exec(uri: *const u8, uri_len: usize, args: *const u8, args_len: us
 extern "C" fn jump() -> c_int {
     current(|h| {
         h.request.uri_changed.set(true);
-        h.leave.replace(Leave::Jump);
+        h.leave.set(Leave::Jump);
         DONE
     })
     .unwrap_or(NO_REQUEST)

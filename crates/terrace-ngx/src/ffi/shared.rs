@@ -43,6 +43,24 @@ struct Out {
     number: f64,
     flags: u32,
     stale: c_int,
+    /// Where the bytes of short strings lie.
+    room: [u8; ROOM_BYTES],
+}
+
+/// Strings up to this length are copied to where Lua reads them, longer ones go by a buffer that grows.
+const ROOM_BYTES: usize = 4096;
+
+impl Out {
+    fn put_text(&mut self, text: &[u8]) {
+        match self.room.get_mut(..text.len()) {
+            Some(room) => {
+                room.copy_from_slice(text);
+                self.text = Text::of(room);
+            }
+            // SAFETY: a text of its own.
+            None => unsafe { give(&mut self.text, |buf| buf.extend_from_slice(text)) },
+        }
+    }
 }
 
 /// Lua's numbers of its types, of values on both ways.
@@ -115,34 +133,27 @@ extern "C" fn dict_get(dict: *const Dict, key: *const u8, len: usize, stale: c_i
     let (Some(dict), key, Some(out)) = (unsafe { (dict_at(dict), bytes(key, len), out_at(out)) }) else {
         return NOT_FOUND;
     };
-    let Out { text, number, flags, stale: is_stale } = out;
-    // SAFETY: `text` is part of that `Out`.
-    let found = unsafe {
-        give(text, |buf| {
-            let read = |item: Item<'_>| {
-                *flags = item.flags;
-                *is_stale = c_int::from(item.stale);
-                match item.value {
-                    Value::Boolean(b) => {
-                        *number = f64::from(u8::from(b));
-                        BOOLEAN
-                    }
-                    Value::Number(n) => {
-                        *number = n;
-                        NUMBER
-                    }
-                    Value::String(s) => {
-                        buf.extend_from_slice(s);
-                        STRING
-                    }
-                }
-            };
-            if stale == 0 {
-                dict.get_with(key, now_ms(), read)
-            } else {
-                dict.get_stale_with(key, now_ms(), read)
+    let read = |item: Item<'_>| {
+        out.flags = item.flags;
+        out.stale = c_int::from(item.stale);
+        match item.value {
+            Value::Boolean(b) => {
+                out.number = f64::from(u8::from(b));
+                BOOLEAN
             }
-        })
+            Value::Number(n) => {
+                out.number = n;
+                NUMBER
+            }
+            Value::String(s) => {
+                out.put_text(s);
+                STRING
+            }
+        }
+    };
+    let found = match stale {
+        0 => dict.get_with(key, now_ms(), read),
+        _ => dict.get_stale_with(key, now_ms(), read),
     };
     match found {
         Ok(found) => found.unwrap_or(NIL),
@@ -253,8 +264,7 @@ extern "C" fn dict_pop(dict: *const Dict, left: c_int, key: *const u8, len: usiz
             NUMBER
         }
         Ok(Some(Popped::String(s))) => {
-            // SAFETY: part of that `Out`.
-            unsafe { give(&mut out.text, |buf| buf.extend_from_slice(&s)) };
+            out.put_text(&s);
             STRING
         }
         Ok(None) => NIL,

@@ -12,7 +12,7 @@ use terrace_lua::{Chunk, Finish, LuaError, Value};
 
 use crate::execution::Execution;
 use crate::ffi::{BAD_CONTEXT, DONE, NO_REQUEST, functions};
-use crate::host::{PhaseHost, current, log_error};
+use crate::host::{Args, PhaseHost, current, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
 use crate::vm::LuaVm;
@@ -177,7 +177,7 @@ impl Timer {
         };
         let _running = Counted::new(&self.timers, |t| &t.running);
         let start = ResponseStart::at(&r);
-        let host = PhaseHost::new(Rc::clone(&r), LuaPhase::Timer, Rc::clone(&self.lua), start);
+        let host = PhaseHost::new(Rc::clone(&r), LuaPhase::Timer, Rc::clone(&self.lua), start, Args::None);
         let args = [Value::Number(self.id), Value::Bool(is_premature), Value::Bool(is_last), problem];
         let ended = Execution::new(&chunk, &args, host).run().get().await;
         if let Finish::Error(e) = &ended.finish {

@@ -8,7 +8,9 @@ local ffi_cast, ffi_string = ffi.cast, ffi.string
 local error, setmetatable, tonumber, tostring, type = error, setmetatable, tonumber, tostring, type
 
 -- As `Out` in Rust.
-local out = ffi.new("struct { const char *data; size_t len; double number; uint32_t flags; int stale; }")
+local out = ffi.new [[
+    struct { const char *data; size_t len; double number; uint32_t flags; int stale; char room[4096]; }
+]]
 local size_pointer = ffi.typeof("const uint32_t *")
 
 local NIL, BOOLEAN, NUMBER, STRING = 0, 1, 3, 4
