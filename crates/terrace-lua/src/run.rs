@@ -253,6 +253,10 @@ impl<H: Host> Run<H> {
                 let error = LuaError::new(ErrorKind::Runtime, "all light threads wait for each other");
                 return Poll::Ready(Finish::Error(error));
             }
+            if self.threads.len() == 1 {
+                // Its operation has been polled in this step.
+                return Poll::Pending;
+            }
             // Operations begun in this step have been polled once already, and those that go to the set need a
             // poll there to register; a second look is cheap.
             match self.operations.poll(cx) {

@@ -1,5 +1,5 @@
 //! The functions that Lua calls through pointers, by area. Each area lists its functions with their C declarations;
-//! the lists together are the struct `terrace_native`, which `require "terrace.native"` gives to the Lua side.
+//! the lists together are the struct `terrace_native`, whose fields `require "terrace.native"` has.
 //!
 //! Rules: a function returns codes (below) and never raises, unwinds, calls Lua, or keeps a pointer into Lua's memory.
 //! Bytes that go out are left in this thread's scratch buffer ([`give`]), which the next call may overwrite.

@@ -4,6 +4,8 @@ local ffi = require "ffi"
 local base = require "terrace.base"
 
 local native, text = base.native, base.text
+local dict_get, dict_store, dict_incr =
+    native.dict_get, native.dict_store, native.dict_incr
 local ffi_cast, ffi_string = ffi.cast, ffi.string
 local error, setmetatable, tonumber, tostring, type = error, setmetatable, tonumber, tostring, type
 
@@ -69,13 +71,13 @@ local function store(dict, operation, key, value, exptime, flags)
     local code
     local kind = type(value)
     if kind == "string" then
-        code = native.dict_store(pointer, operation, key, #key, STRING, value, #value, 0, ttl, flags or 0)
+        code = dict_store(pointer, operation, key, #key, STRING, value, #value, 0, ttl, flags or 0)
     elseif kind == "number" then
-        code = native.dict_store(pointer, operation, key, #key, NUMBER, nil, 0, value, ttl, flags or 0)
+        code = dict_store(pointer, operation, key, #key, NUMBER, nil, 0, value, ttl, flags or 0)
     elseif kind == "boolean" then
-        code = native.dict_store(pointer, operation, key, #key, BOOLEAN, nil, 0, value and 1 or 0, ttl, flags or 0)
+        code = dict_store(pointer, operation, key, #key, BOOLEAN, nil, 0, value and 1 or 0, ttl, flags or 0)
     elseif value == nil then
-        code = native.dict_store(pointer, operation, key, #key, NIL, nil, 0, 0, ttl, flags or 0)
+        code = dict_store(pointer, operation, key, #key, NIL, nil, 0, 0, ttl, flags or 0)
     else
         return nil, "bad value type"
     end
@@ -105,7 +107,7 @@ function methods.get(dict, key)
     if not key then
         return nil, err
     end
-    local kind = native.dict_get(pointer, key, #key, 0, out)
+    local kind = dict_get(pointer, key, #key, 0, out)
     if kind == NIL then
         return nil
     elseif kind < 0 then
@@ -125,7 +127,7 @@ function methods.get_stale(dict, key)
     if not key then
         return nil, err
     end
-    local kind = native.dict_get(pointer, key, #key, 1, out)
+    local kind = dict_get(pointer, key, #key, 1, out)
     if kind == NIL then
         return nil
     elseif kind < 0 then
@@ -188,7 +190,7 @@ function methods.incr(dict, key, value, init, init_ttl)
             error("must provide \"init\" when providing \"init_ttl\"", 2)
         end
     end
-    local code = native.dict_incr(pointer, key, #key, value, init and 1 or 0, init or 0, ttl, out)
+    local code = dict_incr(pointer, key, #key, value, init and 1 or 0, init or 0, ttl, out)
     if code < 0 then
         return nil, errors[code]
     elseif not init then

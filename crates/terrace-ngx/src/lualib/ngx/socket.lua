@@ -4,6 +4,9 @@ local ffi = require "ffi"
 local base = require "terrace.base"
 
 local native, take, refuse, await, text = base.native, base.take, base.refuse, base.await, base.text
+local tcp_new, tcp_free, tcp_timeouts, tcp_connect, tcp_send, tcp_receive, tcp_keepalive =
+    native.tcp_new, native.tcp_free, native.tcp_timeouts, native.tcp_connect, native.tcp_send, native.tcp_receive,
+    native.tcp_keepalive
 local ffi_gc, ffi_new, ffi_string = ffi.gc, ffi.new, ffi.string
 local error, next, pairs, select, setmetatable, tonumber, tostring, type =
     error, next, pairs, select, setmetatable, tonumber, tostring, type
@@ -44,7 +47,7 @@ local function tcp()
     if native.phase() == 1 then
         refuse(base.BAD_CONTEXT)
     end
-    return setmetatable({ ffi_gc(native.tcp_new(), native.tcp_free) }, socket_mt)
+    return setmetatable({ ffi_gc(tcp_new(), tcp_free) }, socket_mt)
 end
 
 local function check_timeout(ms)
@@ -57,11 +60,11 @@ end
 
 function methods.settimeout(self, ms)
     ms = check_timeout(ms)
-    native.tcp_timeouts(self[1], ms, ms, ms)
+    tcp_timeouts(self[1], ms, ms, ms)
 end
 
 function methods.settimeouts(self, connect_ms, send_ms, read_ms)
-    native.tcp_timeouts(self[1], check_timeout(connect_ms), check_timeout(send_ms), check_timeout(read_ms))
+    tcp_timeouts(self[1], check_timeout(connect_ms), check_timeout(send_ms), check_timeout(read_ms))
 end
 
 local function bad_argument(n, name, what)
@@ -120,7 +123,7 @@ function methods.connect(self, host, port, options)
     else
         return nil, "missing the port number"
     end
-    local code = native.tcp_connect(self[1], host, #host, port, pool, pool and #pool or 0, size, backlog, text)
+    local code = tcp_connect(self[1], host, #host, port, pool, pool and #pool or 0, size, backlog, text)
     if code == 0 then
         return 1
     elseif code == 1 then
@@ -195,7 +198,7 @@ function methods.send(self, ...)
     elseif t ~= "string" then
         error("bad argument #1 to 'send' (string, number, boolean, nil, or array table expected, got " .. t .. ")", 2)
     end
-    local code = native.tcp_send(self[1], data, #data, text)
+    local code = tcp_send(self[1], data, #data, text)
     if code == 0 then
         return #data
     elseif code == 1 then
@@ -211,7 +214,7 @@ local function failed()
 end
 
 local function receive(u, kind, size)
-    local code = native.tcp_receive(u, kind, size, text)
+    local code = tcp_receive(u, kind, size, text)
     if code == 0 then
         return take()
     elseif code == 1 then
@@ -340,7 +343,7 @@ function methods.setkeepalive(self, timeout_ms, size)
             error("bad argument #2 to 'setkeepalive' (bad \"pool_size\" option value: " .. size .. ")", 2)
         end
     end
-    local code = native.tcp_keepalive(self[1], timeout_ms or -1, size or 0, text)
+    local code = tcp_keepalive(self[1], timeout_ms or -1, size or 0, text)
     if code == 0 then
         return 1
     end
@@ -553,7 +556,7 @@ function ngx.req.socket(...)
     local socket = native.tcp_request(raw and 1 or 0, request_code, text)
     local code = request_code[0]
     if code == 0 then
-        return setmetatable({ ffi_gc(socket, native.tcp_free) }, raw and raw_mt or body_mt)
+        return setmetatable({ ffi_gc(socket, tcp_free) }, raw and raw_mt or body_mt)
     elseif code == FAILED then
         return nil, take()
     elseif code == -2 then

@@ -1,6 +1,6 @@
 -- The digest classes and the random source behind resty.md5, resty.sha1 .. resty.sha512 and resty.random.
 --
--- The work is native: `terrace.native` is a pointer to a struct of C functions that the binary provides. This is the
+-- The work is native: `terrace.native` has the C functions that the binary provides. This is the
 -- only Lua file that knows its shape:
 --
 --     void *digest_new(int algorithm);                            NULL: unknown algorithm or no memory

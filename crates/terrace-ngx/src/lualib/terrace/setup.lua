@@ -8,7 +8,12 @@ local ffi = require "ffi"
 if not pcall(ffi.typeof, "struct terrace_native") then
     ffi.cdef(declaration)
 end
-package.loaded["terrace.native"] = ffi.cast("struct terrace_native *", pointer)
+-- A table: code that is interpreted would search the fields of the struct from the first on at each call.
+local struct, functions = ffi.cast("struct terrace_native *", pointer), {}
+for name in declaration:match("struct terrace_native (%b{})"):gmatch("%(%*([%w_]+)%)%(") do
+    functions[name] = struct[name]
+end
+package.loaded["terrace.native"] = functions
 package.loaded["terrace.dicts"] = { select(3, ...) }
 
 -- Modules of lua-resty-core call C functions of nginx, so a copy of it on the path must not stand before ours.

@@ -28,7 +28,7 @@ use conn::{Conn, Failure};
 use connect::{Connecting, Target};
 use input::Until;
 pub use input::Want;
-use pool::Pools;
+use pool::{Lease, Pools};
 pub use stream::{Failed, Ready, Stream};
 use tcp::{Begun, Refusal, Tcp, Use, log_socket, setting};
 pub use tls::DECLARATION;
@@ -373,12 +373,15 @@ extern "C" fn tcp_keepalive(socket: *const Tcp, timeout_ms: f64, size: f64, out:
         } else {
             timeout_ms as u64
         };
-        let size = match whole(size) {
-            0 => setting(r, |s| s.socket_pool_size(), 30),
-            size => size,
-        };
-        let pools = r.worker.state(Pools::default);
-        pools.find_or_make(&s.key.borrow(), size, None).put(conn, timeout_ms);
+        let pool = conn.lease.borrow().as_ref().and_then(Lease::pool);
+        let pool = pool.unwrap_or_else(|| {
+            let size = match whole(size) {
+                0 => setting(r, |s| s.socket_pool_size(), 30),
+                size => size,
+            };
+            r.worker.state(Pools::default).find_or_make(&s.key.borrow(), size, None)
+        });
+        pool.put(conn, timeout_ms);
         Ok(DONE)
     })
 }

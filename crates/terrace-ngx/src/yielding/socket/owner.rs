@@ -1,6 +1,7 @@
 //! Whose a socket is: the request that connected it, at whose end it is closed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
 use smallvec::SmallVec;
@@ -12,19 +13,20 @@ pub trait Owned {
     fn release(&self);
 }
 
-/// A socket's owner.
+/// A socket's owner: the request's address, for comparison alone. The request's end takes it away, so that no other
+/// request is ever found there. A weak reference would keep the request's memory until the socket is collected.
 #[derive(Default)]
-pub struct Owner(RefCell<Weak<Request>>);
+pub struct Owner(Cell<Option<NonNull<Request>>>);
 
 impl Owner {
     /// Whether it is this request.
     pub fn is(&self, r: &Rc<Request>) -> bool {
-        std::ptr::eq(self.0.borrow().as_ptr(), Rc::as_ptr(r))
+        self.0.get() == Some(NonNull::from(&**r))
     }
 
     /// Makes this request the owner of `socket`, whose owner this is.
     pub fn claim(&self, r: &Rc<Request>, socket: Weak<dyn Owned>) {
-        self.0.replace(Rc::downgrade(r));
+        self.0.set(Some(NonNull::from(&**r)));
         let sockets = r.state::<RequestSockets>().unwrap_or_else(|| {
             let made = Rc::new(RequestSockets::default());
             r.put_state(Rc::clone(&made));
@@ -35,7 +37,7 @@ impl Owner {
 
     /// Forgets the owner.
     pub fn clear(&self) {
-        self.0.replace(Weak::new());
+        self.0.set(None);
     }
 }
 

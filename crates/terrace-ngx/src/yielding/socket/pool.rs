@@ -48,9 +48,16 @@ struct Idle {
 /// One connection's place in its pool.
 pub struct Lease(Weak<Pool>);
 
+impl Lease {
+    /// The pool.
+    pub fn pool(&self) -> Option<Rc<Pool>> {
+        self.0.upgrade()
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(pool) = self.0.upgrade() else { return };
+        let Some(pool) = self.pool() else { return };
         pool.connections.set(pool.connections.get().saturating_sub(1));
         pool.wake_one();
         pool.leave_if_unused();
@@ -156,7 +163,7 @@ impl Pool {
         loop {
             let idle = self.idle.borrow_mut().pop_front()?;
             // Others may have come or gone while one that is over was closed.
-            if idle.is_good(now) && !idle.conn.stream.is_readable_now() {
+            if idle.is_good(now) && !idle.conn.has_news() {
                 return Some(idle.conn);
             }
         }

@@ -4,7 +4,7 @@
 //! while another writes.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -238,14 +238,14 @@ impl Tcp {
         want: Want<'_>,
         done: impl FnOnce(Result<(Cow<'_, [u8]>, bool), (Failure, Cow<'_, [u8]>)>) -> T,
     ) -> Result<T, terrace_lua::Operation> {
-        let buffer_bytes = buffer_bytes(r);
+        let buffer_bytes = LazyCell::new(|| buffer_bytes(r));
         let mut scanned = 0;
         for _ in 0..READS_AT_ONCE_MAX {
             let mut input = conn.input.borrow_mut();
             if let Some(found) = input.find(&want, &mut scanned) {
                 return Ok(done(Ok((input.take(&want, found), found.reached))));
             }
-            let failure = match input.fill(&conn.stream, buffer_bytes) {
+            let failure = match input.fill(&conn.stream, *buffer_bytes) {
                 Ok(0) => Failure::Closed,
                 Ok(_) => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -260,6 +260,7 @@ impl Tcp {
         }
         let timeout_ms =
             self.read_timeout_ms.get().unwrap_or_else(|| setting(r, |s| s.socket_read_timeout(), 60_000));
+        let buffer_bytes = *buffer_bytes;
         let busy = self.hold(Flag::Reading);
         let (want, r) = (want.into_owned(), Rc::clone(r));
         Err(Box::pin(async move {

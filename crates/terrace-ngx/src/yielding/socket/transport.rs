@@ -102,12 +102,4 @@ impl Transport {
             _ => Err(unfit()),
         }
     }
-
-    /// Whether anything, data or an end, waits to be read from a peer.
-    pub fn is_readable_now(&self) -> bool {
-        match self {
-            Transport::Peer(s) => s.is_readable_now(),
-            _ => true,
-        }
-    }
 }
