@@ -101,6 +101,17 @@ impl RequestBody {
         }
     }
 
+    /// Forgets the body, for another request.
+    pub(crate) fn recycle(&mut self) {
+        let is_blank = self.framing == Framing::None
+            && !self.is_read.get()
+            && !self.expect_continue.get()
+            && matches!(self.stored.get_mut(), Stored::Empty);
+        if !is_blank {
+            *self = RequestBody::empty();
+        }
+    }
+
     /// No body.
     pub fn empty() -> RequestBody {
         RequestBody::new(Framing::None, false)

@@ -465,10 +465,11 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
     client.with_output(pin!(engine::serve(&r))).await;
     let keep = r.keep_alive.get() && (!r.has_unread_body() || r.discard_body().await) && r.keep_alive.get();
     let flushed = (keep && client.keep_response()) || client.flush().await.is_ok();
-    // A script may keep the request a little longer; then its head is freed with it.
+    // A script may keep the request a little longer; then it is freed with its head.
     let mut r = r;
-    if let Some(sent) = Rc::get_mut(&mut r).and_then(|r| r.headers_in.take_sent()) {
+    if let Some(sent) = Rc::get_mut(&mut r).and_then(Request::recycle) {
         client.worker.give_head(sent);
+        client.worker.give_request(r);
     }
     keep && flushed
 }
@@ -553,11 +554,11 @@ async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
 fn take_input(client: &Client, buf: &mut Vec<u8>) -> usize {
     let mut input = client.input.borrow_mut();
     let n = input.len();
-    if buf.len() < n {
-        buf.resize(n, 0);
-    }
-    buf[..n].copy_from_slice(&input);
     if n > 0 {
+        if buf.len() < n {
+            buf.resize(n, 0);
+        }
+        buf[..n].copy_from_slice(&input);
         *input = Vec::new();
     }
     n

@@ -31,7 +31,9 @@ enum End {
 /// Serves a request from its first phase to its log line.
 pub async fn serve(r: &Rc<Request>) {
     run_from(r, tls::refusal(r)).await;
-    end(r).await;
+    if !r.location().handlers(Phase::Log).is_empty() {
+        end(r).await;
+    }
 }
 
 /// Serves a request or subrequest up to the last byte of its response.
@@ -172,8 +174,7 @@ async fn relocate(r: &Rc<Request>) -> Option<Outcome> {
 fn find_location(r: &Rc<Request>) -> Option<Outcome> {
     let found = {
         let uri = r.uri();
-        let mut captures = r.captures().borrow_mut();
-        r.server().locations.find(&uri, &mut captures)
+        r.server().locations.find(&uri, r.captures())
     };
     match found {
         Found::Location(l) => r.set_location(l),
@@ -197,8 +198,8 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
 
 /// What nginx checks once a location is found.
 fn check_body_length(r: &Request) -> Option<Outcome> {
-    let core = &r.location().core;
     let Framing::Length(n) = r.body.framing() else { return None };
+    let core = &r.location().core;
     // The page that tells an error is not refused for the body of the request that failed.
     if core.client_max_body_bytes == 0
         || n <= core.client_max_body_bytes
@@ -227,11 +228,9 @@ async fn run_phase(r: &Rc<Request>, phase: Phase) -> Outcome {
 /// The rewrite phase. An `if` changes the location in the middle of it: later modules' handlers are then those of
 /// the new location.
 async fn run_rewrites(r: &Rc<Request>) -> Outcome {
-    let mut after: Option<u16> = None;
-    while let Some(h) =
-        r.location().handlers(Phase::Rewrite).iter().find(|h| after.is_none_or(|a| h.order > a))
-    {
-        after = Some(h.order);
+    let mut next = 0;
+    while let Some(h) = r.location().handlers(Phase::Rewrite).iter().find(|h| h.order >= next) {
+        next = h.order + 1;
         match answer!(h.handler.handle(r)) {
             Outcome::Declined | Outcome::Satisfied if r.uri_changed.get() => return Outcome::Declined,
             Outcome::Declined | Outcome::Satisfied => {}

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use terrace_base::{clock, http_date};
-use terrace_http1::{KnownHeader, NameSet};
+use terrace_http1::KnownHeader;
 
 use crate::Request;
 
@@ -22,12 +22,20 @@ const HEAD_BYTES: usize = 512;
 pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
     let h = &r.headers_out;
     let core = &r.location().core;
+    let fields = h.fields();
+    let has = |name| fields.iter().any(|f| f.id == Some(name));
+    let is_own = |name| !has(name) && !h.omitted.get().has(name);
     out.reserve(HEAD_BYTES);
-    status_line(r, out);
-    if h.omitted.get().is_empty() && !h.has_any(SERVER_AND_DATE) {
-        append_server_and_date(core.server_tokens, out);
+    let is_ok = h.status.get() == 200 && h.status_line.borrow().is_none();
+    if !is_ok {
+        status_line(r, out);
+    }
+    if is_own(KnownHeader::Server) && is_own(KnownHeader::Date) {
+        append_opening(is_ok, core.server_tokens, out);
     } else {
-        let is_own = |name| !h.has(name) && !h.omitted.get().has(name);
+        if is_ok {
+            out.extend_from_slice(OK_LINE);
+        }
         if is_own(KnownHeader::Server) {
             out.extend_from_slice(server_line(core.server_tokens));
         }
@@ -64,16 +72,16 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
     }
-    h.for_each(|f| field(&f.name, &f.value, out));
-    if h.allow_ranges.get() && h.status.get() == 200 && !h.has(KnownHeader::AcceptRanges) {
+    fields.iter().for_each(|f| field(&f.name, &f.value, out));
+    if h.allow_ranges.get() && h.status.get() == 200 && !has(KnownHeader::AcceptRanges) {
         out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
 
-const SERVER_AND_DATE: NameSet = NameSet::of(&[KnownHeader::Server, KnownHeader::Date]);
+const OK_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
-/// The lines that nearly every response has, as they are in one second.
+/// The lines that nearly every response begins with, as they are in one second.
 struct Opening {
     second: u64,
     server_tokens: bool,
@@ -85,18 +93,28 @@ thread_local! {
         const { RefCell::new(Opening { second: u64::MAX, server_tokens: false, lines: Vec::new() }) };
 }
 
-fn append_server_and_date(server_tokens: bool, out: &mut Vec<u8>) {
+/// Appends Server and Date, `with_ok` behind the status line of 200.
+fn append_opening(with_ok: bool, server_tokens: bool, out: &mut Vec<u8>) {
     OPENING.with_borrow_mut(|opening| {
         let second = clock::now_secs();
         if opening.second != second || opening.server_tokens != server_tokens {
-            opening.lines.clear();
-            opening.lines.extend_from_slice(server_line(server_tokens));
-            opening.lines.extend_from_slice(&date_line());
-            opening.second = second;
-            opening.server_tokens = server_tokens;
+            opening.renew(second, server_tokens);
         }
-        out.extend_from_slice(&opening.lines);
+        let from = if with_ok { 0 } else { OK_LINE.len() };
+        out.extend_from_slice(opening.lines.get(from..).unwrap_or_default());
     });
+}
+
+impl Opening {
+    #[cold]
+    fn renew(&mut self, second: u64, server_tokens: bool) {
+        self.lines.clear();
+        self.lines.extend_from_slice(OK_LINE);
+        self.lines.extend_from_slice(server_line(server_tokens));
+        self.lines.extend_from_slice(&date_line());
+        self.second = second;
+        self.server_tokens = server_tokens;
+    }
 }
 
 fn server_line(server_tokens: bool) -> &'static [u8] {

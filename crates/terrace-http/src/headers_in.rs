@@ -64,8 +64,9 @@ impl HeadersIn {
         self.sent.as_ref().map_or(0, |s| s.len)
     }
 
-    /// Gives the head back, for another request.
-    pub(crate) fn take_sent(&mut self) -> Option<Box<SentHead>> {
+    /// Forgets the fields and gives the head back, for another request.
+    pub(crate) fn recycle(&mut self) -> Option<Box<SentHead>> {
+        *self.changed.get_mut() = None;
         self.sent.take()
     }
 

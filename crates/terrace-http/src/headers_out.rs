@@ -1,6 +1,6 @@
 //! The response's header: status, the fields the server itself cares about, and all others in order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 
 use bytes::Bytes;
 use terrace_http1::{KnownHeader, NameSet};
@@ -27,6 +27,9 @@ pub struct HeadersOut {
     fields: RefCell<Vec<Field>>,
 }
 
+/// A list with room for more fields is not kept for another request.
+const FIELDS_KEPT_MAX: usize = 64;
+
 impl HeadersOut {
     /// Forgets everything, for an error response in place of the one begun.
     pub fn clear(&self) {
@@ -38,6 +41,31 @@ impl HeadersOut {
         self.allow_ranges.set(false);
         self.omitted.take();
         self.fields.borrow_mut().clear();
+    }
+
+    /// As [`HeadersOut::clear`], for another request; the list keeps its memory.
+    pub(crate) fn recycle(&mut self) {
+        let HeadersOut {
+            status,
+            status_line,
+            content_length,
+            content_type,
+            last_modified,
+            allow_ranges,
+            omitted,
+            fields,
+        } = self;
+        *status = Cell::new(0);
+        *status_line.get_mut() = None;
+        *content_length = Cell::new(None);
+        *content_type.get_mut() = None;
+        *last_modified = Cell::new(None);
+        *allow_ranges = Cell::new(false);
+        *omitted = Cell::default();
+        fields.get_mut().clear();
+        if fields.get_mut().capacity() > FIELDS_KEPT_MAX {
+            *fields = RefCell::default();
+        }
     }
 
     /// Forgets what describes the body, keeping the other fields.
@@ -102,6 +130,11 @@ impl HeadersOut {
     /// Calls `f` with each field of the list, in order.
     pub fn for_each(&self, f: impl FnMut(&Field)) {
         self.fields.borrow().iter().for_each(f);
+    }
+
+    /// The list.
+    pub(crate) fn fields(&self) -> Ref<'_, Vec<Field>> {
+        self.fields.borrow()
     }
 
     /// The list, to change it.

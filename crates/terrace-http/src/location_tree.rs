@@ -1,6 +1,7 @@
 //! Finding the location of a URI by nginx's rules: exact, then the longest prefix (with `^~` ending the
 //! search), then the regexes in order, innermost first, then the prefix.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use terrace_regex::Regex;
@@ -13,6 +14,8 @@ pub struct LocationIndex(pub u32);
 
 /// One prefix location.
 struct Prefix {
+    /// The [`word`] of the text, which tells most texts apart.
+    word: u64,
     text: Box<[u8]>,
     location: LocationIndex,
     /// `^~`: no regex is tried.
@@ -22,6 +25,26 @@ struct Prefix {
     /// The longest other prefix that this one starts with.
     shorter: Option<usize>,
     nested: LocationTree,
+}
+
+impl Prefix {
+    /// Whether `uri`, whose [`word`] is given, starts with it.
+    fn begins(&self, uri: &[u8], word: u64) -> bool {
+        match self.text.len() {
+            0 => true,
+            len @ 1..8 => len <= uri.len() && (self.word ^ word) >> (64 - 8 * len) == 0,
+            _ => self.word == word && uri.starts_with(&self.text),
+        }
+    }
+}
+
+/// The first bytes of a text as a number. Numbers that differ sort as their texts do.
+fn word(text: &[u8]) -> u64 {
+    if let Some(first) = text.first_chunk::<8>() {
+        return u64::from_be_bytes(*first);
+    }
+    let packed = |word: u64, (index, byte): (usize, &u8)| word | u64::from(*byte) << (56 - 8 * index);
+    text.iter().enumerate().fold(0, packed)
 }
 
 /// A regex location.
@@ -102,7 +125,16 @@ impl LocationTree {
                     return Err(DuplicateLocation);
                 }
                 self.redirects |= auto_redirect;
-                self.prefixes.push(Prefix { text, location, is_final, auto_redirect, shorter: None, nested });
+                let word = word(&text);
+                self.prefixes.push(Prefix {
+                    word,
+                    text,
+                    location,
+                    is_final,
+                    auto_redirect,
+                    shorter: None,
+                    nested,
+                });
                 self.link_prefixes();
             }
             Matcher::Pattern(regex) => self.patterns.push(Pattern { regex, location, nested }),
@@ -119,7 +151,7 @@ impl LocationTree {
     }
 
     /// Finds the location of `uri`. Captures of a matching regex are left in `captures`.
-    pub fn find(&self, uri: &[u8], captures: &mut Captures) -> Found {
+    pub fn find(&self, uri: &[u8], captures: &RefCell<Captures>) -> Found {
         let mut prefix = None;
         match self.search(uri, captures, &mut prefix) {
             Some(found) => found,
@@ -128,7 +160,12 @@ impl LocationTree {
     }
 
     /// What ends the search, if anything does; else `best` holds the best prefix so far.
-    fn search(&self, uri: &[u8], captures: &mut Captures, best: &mut Option<LocationIndex>) -> Option<Found> {
+    fn search(
+        &self,
+        uri: &[u8],
+        captures: &RefCell<Captures>,
+        best: &mut Option<LocationIndex>,
+    ) -> Option<Found> {
         if !self.exact.is_empty()
             && let Ok(i) = self.exact.binary_search_by(|(t, _)| t.as_ref().cmp(uri))
         {
@@ -151,7 +188,7 @@ impl LocationTree {
             }
         }
         for p in &self.patterns {
-            if captures.exec(&p.regex, uri) {
+            if captures.borrow_mut().exec(&p.regex, uri) {
                 let mut inner = Some(p.location);
                 let found = p.nested.search(uri, captures, &mut inner);
                 return found.or(inner.map(Found::Location));
@@ -165,14 +202,13 @@ impl LocationTree {
     }
 
     fn longest_prefix(&self, uri: &[u8]) -> Option<&Prefix> {
-        if let [only] = &self.prefixes[..] {
-            return uri.starts_with(&only.text).then_some(only);
-        }
-        let after = self.prefixes.partition_point(|p| p.text.as_ref() <= uri);
+        let word = word(uri);
+        let after =
+            self.prefixes.partition_point(|p| p.word < word || (p.word == word && p.text.as_ref() <= uri));
         let mut at = after.checked_sub(1);
         while let Some(i) = at {
             let p = &self.prefixes[i];
-            if uri.starts_with(&p.text) {
+            if p.begins(uri, word) {
                 return Some(p);
             }
             // Whatever prefix of `uri` sorts before `p`, which sorts before `uri`, is a prefix of `p` too.
@@ -204,7 +240,7 @@ mod tests {
     }
 
     fn find(t: &LocationTree, uri: &str) -> Option<u32> {
-        match t.find(uri.as_bytes(), &mut Captures::default()) {
+        match t.find(uri.as_bytes(), &RefCell::default()) {
             Found::Location(l) => Some(l.0),
             _ => None,
         }
@@ -230,6 +266,21 @@ mod tests {
             assert_eq!(find(&t, uri), Some(want), "{uri}");
         }
         assert_eq!(find(&tree(&["/x", "/y"]), "/w"), None);
+        let long = tree(&["", "/images", "/images/", "/images/a", "/images/b/c"]);
+        for (uri, want) in [
+            ("/", 0),
+            ("/image", 0),
+            ("/images", 1),
+            ("/imagesx", 1),
+            ("/images/", 2),
+            ("/images/A", 2),
+            ("/images/ab", 3),
+            ("/images/b/b", 2),
+            ("/images/b/cd", 4),
+            ("/images/c", 2),
+        ] {
+            assert_eq!(find(&long, uri), Some(want), "{uri}");
+        }
     }
 
     #[test]
@@ -237,6 +288,6 @@ mod tests {
         let mut t = tree(&["/d/", "/"]);
         let again = Matcher::Prefix { text: (*b"/d/").into(), is_final: true };
         assert!(t.add(again, LocationIndex(9), LocationTree::default(), false).is_err());
-        assert!(matches!(t.find(b"/d", &mut Captures::default()), Found::AutoRedirect(LocationIndex(0))));
+        assert!(matches!(t.find(b"/d", &RefCell::default()), Found::AutoRedirect(LocationIndex(0))));
     }
 }

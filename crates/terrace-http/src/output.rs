@@ -54,6 +54,8 @@ pub struct Output {
     /// The status of the response that a header filter wants instead; 0 for none.
     replacement: Cell<u16>,
     is_replaced: Cell<bool>,
+    /// Whether no body filter has anything to do for the response, which is known once its header is ready.
+    is_unfiltered: Cell<bool>,
     held: RefCell<Vec<u8>>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
@@ -70,6 +72,7 @@ impl Default for Output {
             taken_over: Cell::default(),
             replacement: Cell::default(),
             is_replaced: Cell::default(),
+            is_unfiltered: Cell::default(),
             held: RefCell::default(),
             body_bytes: Cell::default(),
             head_bytes: Cell::default(),
@@ -175,6 +178,8 @@ impl Request {
             self.output.finished.set(true);
             return;
         }
+        let filters = &self.location().body_filters;
+        self.output.is_unfiltered.set(!filters.iter().any(|f| f.applies(self)));
         let out = &self.headers_out;
         let status = out.status.get();
         if matches!(status, 204 | 304) {
@@ -228,12 +233,7 @@ impl Request {
             // Without filters that wait this does not wait.
             let _ = self.send_header();
         }
-        !self.is_filtered()
-    }
-
-    /// Whether a body filter has anything to do, once the header is ready.
-    fn is_filtered(&self) -> bool {
-        self.location().body_filters.iter().any(|f| f.applies(self))
+        self.output.is_unfiltered.get()
     }
 
     /// Adds body bytes, in two parts, without waiting; see [`Request::can_write_now`]. False once the client is
@@ -298,14 +298,19 @@ impl Request {
     /// Sends a piece of the body through the filters. Waits where the client is slower than the source. The answer is
     /// false once the client is gone.
     pub fn send(self: &Rc<Self>, chunk: Chunk) -> Step<bool> {
-        if let Step::Wait(header) = self.send_header() {
-            let r = Rc::clone(self);
-            return Step::wait(async move {
-                header.await;
-                r.send_filtered(chunk, 0).get().await
-            });
+        match self.send_header() {
+            Step::Ready(()) if self.output.is_unfiltered.get() => {
+                self.send_framed(&chunk.data, chunk.last, chunk.flush)
+            }
+            Step::Ready(()) => self.send_through(chunk, 0, false),
+            Step::Wait(header) => {
+                let r = Rc::clone(self);
+                Step::wait(async move {
+                    header.await;
+                    r.send_through(chunk, 0, false).get().await
+                })
+            }
         }
-        self.send_filtered(chunk, 0)
     }
 
     /// As [`Request::send`], but for bytes that have been through the body filters of a subrequest: past all that are
@@ -319,10 +324,6 @@ impl Request {
             });
         }
         self.send_through(chunk, 0, true)
-    }
-
-    fn send_filtered(self: &Rc<Self>, chunk: Chunk, first: usize) -> Step<bool> {
-        self.send_through(chunk, first, false)
     }
 
     /// Sends a piece through the filters from the `first` on, or those among them that are for the whole response.
@@ -343,15 +344,16 @@ impl Request {
                 }
             }
         }
-        self.send_framed(&chunk)
+        self.send_framed(&chunk.data, chunk.last, chunk.flush)
     }
 
-    fn send_framed(self: &Rc<Self>, chunk: &Chunk) -> Step<bool> {
-        self.frame(&chunk.data, &[]);
-        if chunk.last {
+    /// Sends a piece that has been through the filters.
+    fn send_framed(&self, data: &[u8], last: bool, flush: bool) -> Step<bool> {
+        self.frame(data, &[]);
+        if last {
             self.end_body();
         }
-        self.pass_on(chunk.flush)
+        self.pass_on(flush)
     }
 
     /// Writes where much has collected, or where it `flush`es, and waits if the client is slower than that.
@@ -384,10 +386,13 @@ impl Request {
         }
         let output = &self.output;
         output.body_bytes.set(output.body_bytes.get() + len as u64);
-        let push = |parts: &[&[u8]]| {
+        let push = |data: &[u8], end: &[u8]| {
             if let Some(c) = &self.client {
                 let mut out = c.out();
-                parts.iter().for_each(|p| out.extend_from_slice(p));
+                out.extend_from_slice(data);
+                if !end.is_empty() {
+                    out.extend_from_slice(end);
+                }
             }
         };
         match output.mode.get() {
@@ -397,13 +402,13 @@ impl Request {
                 held.extend_from_slice(data);
                 held.extend_from_slice(end);
             }
-            Mode::UntilClose => push(&[data, end]),
+            Mode::UntilClose => push(data, end),
             Mode::Length(left) => {
                 // More than was announced would be read as the next response.
                 let left = usize::try_from(left).unwrap_or(usize::MAX);
                 let data = &data[..data.len().min(left)];
                 let end = &end[..end.len().min(left - data.len())];
-                push(&[data, end]);
+                push(data, end);
                 output.mode.set(Mode::Length((left - data.len() - end.len()) as u64));
             }
             Mode::Chunked => {
@@ -425,7 +430,7 @@ impl Request {
                 held.extend_from_slice(end);
                 if held.len() > HELD_BYTES_MAX {
                     self.write_head(Mode::UntilClose);
-                    push(&[&held]);
+                    push(&held, &[]);
                     *held = Vec::new();
                     output.mode.set(Mode::UntilClose);
                 }
@@ -463,7 +468,7 @@ impl Request {
         if self.output.finished.get() {
             return Step::Ready(true);
         }
-        if self.output.mode.get() != Mode::Unstarted && !self.is_filtered() {
+        if self.output.is_unfiltered.get() {
             self.end_body();
             return self.pass_on(false);
         }
@@ -472,9 +477,22 @@ impl Request {
 
     /// A whole response at once: status is set by the caller, the type defaults, the length is the body's.
     pub fn respond(self: &Rc<Self>, body: Bytes) -> Step<bool> {
+        self.describe_whole(&body);
+        self.send(Chunk { data: body, last: true, flush: false })
+    }
+
+    /// As [`Request::respond`], with a body that the caller keeps: of interned text, which is cloned for filters only.
+    pub fn respond_with(self: &Rc<Self>, body: &Bytes) -> Step<bool> {
+        self.describe_whole(body);
+        if self.can_write_now() {
+            return self.send_framed(body, true, false);
+        }
+        self.send(Chunk { data: body.clone(), last: true, flush: false })
+    }
+
+    fn describe_whole(&self, body: &[u8]) {
         self.set_default_type();
         self.headers_out.content_length.set(Some(body.len() as u64));
-        self.send(Chunk { data: body, last: true, flush: false })
     }
 
     /// Whether the response may be cut into ranges and revalidated: a plain 200 of the main request.

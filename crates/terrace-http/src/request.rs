@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use terrace_base::clock;
-use terrace_http1::{KnownHeader, Method, Span, Version};
+use terrace_http1::{Framing, KnownHeader, Method, Span, Version};
 use terrace_net::Address;
 use terrace_regex::Regex;
 
@@ -199,63 +199,120 @@ pub struct Request {
     /// Whether variables are the parent's.
     pub(crate) shares_slots: Cell<bool>,
     state: RefCell<TypeMap>,
-    peer: RefCell<Option<IpAddr>>,
+    peer: Cell<Option<IpAddr>>,
     is_replaced: Cell<bool>,
     is_located: Cell<bool>,
-    id: RefCell<Option<[u8; 16]>>,
-}
-
-/// What a request begins with.
-struct Parts {
-    worker: Rc<Worker>,
-    client: Option<Rc<Client>>,
-    server: ServerIndex,
-    started_ms: u64,
-    method: Text,
-    uri: Text,
-    args: Text,
-    host: Text,
-    sent_target: Span,
-    line: Span,
-    version: Version,
-    keep_alive: bool,
-    header_only: bool,
-    body: RequestBody,
-    headers_in: HeadersIn,
+    id: Cell<Option<[u8; 16]>>,
 }
 
 /// How many redirects within the server a request may take (nginx's `NGX_HTTP_MAX_URI_CHANGES`).
 pub const REDIRECTS_MAX: u8 = 10;
 
 impl Request {
-    /// A client's request. `uri` is the normalised path if it differs from what was sent.
+    /// A client's request, in one of the worker's that are blank. `uri` is the normalised path if it differs from what
+    /// was sent.
     pub fn from_head(
         client: Rc<Client>,
         server: ServerIndex,
         sent: Box<SentHead>,
         uri: Option<Bytes>,
     ) -> Rc<Request> {
+        let worker = &client.worker;
+        let mut blank = worker
+            .take_request()
+            .unwrap_or_else(|| Rc::new(Request::blank(Rc::clone(worker), server, clock::monotonic_ms())));
+        let r = Rc::get_mut(&mut blank).unwrap_or_else(|| unreachable!("nobody else has a blank request"));
         let head = &sent.head;
         let line = &head.line;
-        let owned = |text: Option<Span>| text.map_or(Text::Owned(Bytes::new()), Text::Sent);
-        let parts = Parts {
-            worker: Rc::clone(&client.worker),
-            server,
-            started_ms: clock::monotonic_ms(),
-            method: Text::Sent(line.method_name),
-            uri: uri.map_or(Text::Sent(line.path), Text::Owned),
-            args: owned(line.args),
-            host: owned(head.host),
-            sent_target: line.target,
-            line: line.whole,
-            version: line.version,
-            keep_alive: head.keep_alive,
-            header_only: line.method == Method::Head,
-            body: RequestBody::new(head.framing, head.expect_continue),
-            headers_in: HeadersIn::new(sent),
-            client: Some(client),
-        };
-        Rc::new(Request::assemble(parts))
+        r.server = Cell::new(server);
+        r.location = Cell::new(client.worker.generation.server(server).root);
+        r.started_ms = clock::monotonic_ms();
+        r.method = RefCell::new(Text::Sent(line.method_name));
+        r.uri = RefCell::new(uri.map_or(Text::Sent(line.path), Text::Owned));
+        r.args = RefCell::new(Text::Sent(line.args.unwrap_or_default()));
+        r.host = RefCell::new(Text::Sent(head.host.unwrap_or_default()));
+        r.sent_target = line.target;
+        r.line = line.whole;
+        r.version = Cell::new(line.version);
+        r.keep_alive = Cell::new(head.keep_alive);
+        r.header_only = Cell::new(line.method == Method::Head);
+        if head.framing != Framing::None || head.expect_continue {
+            r.body = RequestBody::new(head.framing, head.expect_continue);
+        }
+        r.headers_in = HeadersIn::new(sent);
+        r.client = Some(client);
+        blank
+    }
+
+    /// Makes a client's request, which has ended, blank for another one, and gives its head back.
+    pub(crate) fn recycle(&mut self) -> Option<Box<SentHead>> {
+        // Every field is named: none may carry over by oversight.
+        let Request {
+            worker: _,
+            client,
+            parent,
+            headers_in,
+            headers_out,
+            output,
+            body,
+            internal,
+            uri_changed,
+            aliases_uri,
+            bypasses_conditions,
+            error_page,
+            redirects,
+            depth,
+            upstream,
+            entry,
+            forced_status,
+            captures,
+            slots,
+            bare_errors,
+            shares_slots,
+            state,
+            peer,
+            is_replaced,
+            is_located,
+            id,
+            // What `from_head` sets.
+            version: _,
+            keep_alive: _,
+            header_only: _,
+            started_ms: _,
+            method: _,
+            uri: _,
+            args: _,
+            sent_target: _,
+            line: _,
+            host: _,
+            server: _,
+            location: _,
+        } = self;
+        *client = None;
+        *parent = None;
+        headers_out.recycle();
+        *output = Output::default();
+        body.recycle();
+        *internal = Cell::new(false);
+        *uri_changed = Cell::new(false);
+        *aliases_uri = Cell::new(false);
+        *bypasses_conditions = Cell::new(false);
+        *error_page = Cell::new(false);
+        *redirects = Cell::new(0);
+        *depth = 0;
+        *upstream = RefCell::default();
+        *entry = Cell::new(Entry::Server);
+        *forced_status = Cell::new(0);
+        *captures = RefCell::default();
+        slots.get_mut().clear();
+        *bare_errors = Cell::new(false);
+        *shares_slots = Cell::new(false);
+        state.get_mut().clear();
+        *peer = Cell::new(None);
+        *is_replaced = Cell::new(false);
+        *is_located = Cell::new(true);
+        *id = Cell::new(None);
+        headers_in.recycle()
     }
 
     /// A request that no client made: the carrier of a timer, of a worker's start, or (by the fields a caller
@@ -277,56 +334,34 @@ impl Request {
     }
 
     pub(crate) fn blank(worker: Rc<Worker>, server: ServerIndex, started_ms: u64) -> Request {
-        Request::assemble(Parts {
-            worker,
-            server,
-            started_ms,
-            method: Text::Owned(Bytes::from_static(b"GET")),
-            uri: Text::Owned(Bytes::from_static(b"/")),
-            args: Text::Owned(Bytes::new()),
-            host: Text::Owned(Bytes::new()),
-            sent_target: Span::default(),
-            line: Span::default(),
-            version: Version::Http11,
-            keep_alive: false,
-            header_only: false,
-            body: RequestBody::empty(),
-            headers_in: HeadersIn::default(),
-            client: None,
-        })
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "the struct is large: inlined, it is built where it is to stand")]
-    fn assemble(parts: Parts) -> Request {
-        let location = parts.worker.generation.server(parts.server).root;
+        let location = worker.generation.server(server).root;
         Request {
-            worker: parts.worker,
-            client: parts.client,
+            worker,
+            client: None,
             parent: None,
-            headers_in: parts.headers_in,
+            headers_in: HeadersIn::default(),
             headers_out: HeadersOut::default(),
             output: Output::default(),
-            body: parts.body,
-            version: Cell::new(parts.version),
-            keep_alive: Cell::new(parts.keep_alive),
+            body: RequestBody::empty(),
+            version: Cell::new(Version::Http11),
+            keep_alive: Cell::new(false),
             internal: Cell::new(false),
             uri_changed: Cell::new(false),
             aliases_uri: Cell::new(false),
             bypasses_conditions: Cell::new(false),
             error_page: Cell::new(false),
-            header_only: Cell::new(parts.header_only),
+            header_only: Cell::new(false),
             redirects: Cell::new(0),
             depth: 0,
-            started_ms: parts.started_ms,
+            started_ms,
             upstream: RefCell::default(),
-            method: RefCell::new(parts.method),
-            uri: RefCell::new(parts.uri),
-            args: RefCell::new(parts.args),
-            sent_target: parts.sent_target,
-            line: parts.line,
-            host: RefCell::new(parts.host),
-            server: Cell::new(parts.server),
+            method: RefCell::new(Text::Owned(Bytes::from_static(b"GET"))),
+            uri: RefCell::new(Text::Owned(Bytes::from_static(b"/"))),
+            args: RefCell::new(Text::Sent(Span::default())),
+            sent_target: Span::default(),
+            line: Span::default(),
+            host: RefCell::new(Text::Sent(Span::default())),
+            server: Cell::new(server),
             location: Cell::new(location),
             entry: Cell::new(Entry::Server),
             forced_status: Cell::new(0),
@@ -335,10 +370,10 @@ impl Request {
             bare_errors: Cell::new(false),
             shares_slots: Cell::new(false),
             state: RefCell::default(),
-            peer: RefCell::new(None),
+            peer: Cell::new(None),
             is_replaced: Cell::new(false),
             is_located: Cell::new(true),
-            id: RefCell::new(None),
+            id: Cell::new(None),
         }
     }
 
@@ -492,7 +527,7 @@ impl Request {
 
     /// The client's IP address, as seen on the connection or set by [`Request::set_peer`].
     pub fn peer_ip(&self) -> Option<IpAddr> {
-        self.peer.borrow().or_else(|| match &self.client.as_ref()?.peer {
+        self.peer.get().or_else(|| match &self.client.as_ref()?.peer {
             Address::Ip(a) => Some(a.ip()),
             Address::Unix(_) => None,
         })
@@ -500,7 +535,7 @@ impl Request {
 
     /// Replaces the client's address (`set_real_ip_from`).
     pub fn set_peer(&self, ip: IpAddr) {
-        self.peer.replace(Some(ip));
+        self.peer.set(Some(ip));
     }
 
     /// Appends a variable's value; false when it has none.
@@ -645,7 +680,8 @@ impl Request {
         if let Some(main) = self.main() {
             return main.id();
         }
-        let id = *self.id.borrow_mut().get_or_insert_with(random_id);
+        let id = self.id.get().unwrap_or_else(random_id);
+        self.id.set(Some(id));
         id.iter().map(|b| format!("{b:02x}")).collect()
     }
 

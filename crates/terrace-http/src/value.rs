@@ -79,6 +79,14 @@ impl Value {
         }
     }
 
+    /// The text as the one literal that the value is.
+    pub fn as_one_literal(&self) -> Option<&Bytes> {
+        match self.parts.as_slice() {
+            [Part::Literal(t)] => Some(t),
+            _ => None,
+        }
+    }
+
     /// Whether the value has no part at all.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()

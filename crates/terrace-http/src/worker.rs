@@ -12,6 +12,7 @@ use terrace_net::{Address, Detached};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::Request;
 use crate::connection::Client;
 use crate::generation::Generation;
 use crate::headers_in::SentHead;
@@ -56,8 +57,8 @@ pub type LogTap = Rc<dyn Fn(Level, Option<u64>, &[u8])>;
 /// Numbers of connections, unique in the process.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
-/// How many heads with their buffers a worker keeps for reuse.
-const HEADS_KEPT_MAX: usize = 64;
+/// How many heads with their buffers, and how many requests, a worker keeps for reuse.
+const KEPT_MAX: usize = 64;
 /// Buffers that grew beyond this are not kept.
 const BUFFER_KEPT_BYTES_MAX: usize = 64 * 1024;
 /// An event loop that always has work never rests, which is when it reads the clock; this many requests do.
@@ -79,6 +80,8 @@ pub struct Worker {
     /// Heads with their buffers, for reuse.
     #[allow(clippy::vec_box, reason = "a head is large, and moves to its request and back as a pointer")]
     heads: RefCell<Vec<Box<SentHead>>>,
+    /// Blank requests, for reuse. Each holds the worker: they go with the last connection.
+    requests: RefCell<Vec<Rc<Request>>>,
     tasks: Cell<usize>,
     /// Requests since the clock was last read for their sake.
     untimed: Cell<u32>,
@@ -101,6 +104,7 @@ impl Worker {
             successor: RefCell::default(),
             state: RefCell::default(),
             heads: RefCell::default(),
+            requests: RefCell::default(),
             tasks: Cell::new(0),
             untimed: Cell::new(0),
             left: Notify::new(),
@@ -178,7 +182,12 @@ impl Worker {
     }
 
     pub(crate) fn leave(&self, client: &Client) {
-        self.clients.borrow_mut().remove(&client.number);
+        let mut clients = self.clients.borrow_mut();
+        clients.remove(&client.number);
+        if clients.is_empty() {
+            self.requests.take();
+        }
+        drop(clients);
         self.left.notify_waiters();
     }
 
@@ -248,9 +257,22 @@ impl Worker {
             .unwrap_or_else(|| Box::new(SentHead { buf: vec![0; BUFFER_BYTES], ..SentHead::default() }))
     }
 
+    /// A blank request, if one is kept.
+    pub(crate) fn take_request(&self) -> Option<Rc<Request>> {
+        self.requests.borrow_mut().pop()
+    }
+
+    /// Keeps a request that [`Request::recycle`] has made blank.
+    pub(crate) fn give_request(&self, request: Rc<Request>) {
+        let mut kept = self.requests.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            kept.push(request);
+        }
+    }
+
     pub(crate) fn give_head(&self, mut head: Box<SentHead>) {
         let mut kept = self.heads.borrow_mut();
-        if kept.len() < HEADS_KEPT_MAX && (BUFFER_BYTES..=BUFFER_KEPT_BYTES_MAX).contains(&head.buf.len()) {
+        if kept.len() < KEPT_MAX && (BUFFER_BYTES..=BUFFER_KEPT_BYTES_MAX).contains(&head.buf.len()) {
             head.head.clear();
             kept.push(head);
         }

@@ -128,6 +128,7 @@ impl Headers {
 pub(crate) struct RawLine {
     pub(crate) name: Span,
     pub(crate) value: Span,
+    pub(crate) id: Option<KnownHeader>,
     /// Whether the name has characters other than letters, digits, hyphens and underscores.
     pub(crate) odd: bool,
     /// Whether the name has underscores.
@@ -139,33 +140,63 @@ pub(crate) struct RawLine {
 #[inline]
 pub(crate) fn split_line(buf: &[u8], start: usize, end: usize) -> Result<RawLine, usize> {
     let line = &buf[start..end];
-    let mut classes = 0;
-    let mut colon = line.len();
-    for (at, &byte) in line.iter().enumerate() {
-        let class = NAME_CLASSES[byte as usize];
-        if class >= COLON {
-            if class != COLON || at == 0 {
-                return Err(start + at);
-            }
-            colon = at;
-            break;
-        }
-        classes |= class;
+    let colon = colon(line).unwrap_or(line.len());
+    let name = &line[..colon];
+    let id = KnownHeader::from_name(name);
+    // The characters of a name that is known are known as well.
+    let classes = if id.is_some() { 0 } else { name_classes(name).map_err(|at| start + at)? };
+    let mut value = line.get(colon + 1..).unwrap_or_default();
+    while let [blank, rest @ ..] = value
+        && is_blank(*blank)
+    {
+        value = rest;
     }
-    let mut value_start = (colon + 1).min(line.len());
-    let mut value_end = line.len();
-    while value_start < value_end && is_blank(line[value_start]) {
-        value_start += 1;
-    }
-    while value_end > value_start && is_blank(line[value_end - 1]) {
-        value_end -= 1;
+    let value_start = end - value.len();
+    while let [rest @ .., blank] = value
+        && is_blank(*blank)
+    {
+        value = rest;
     }
     Ok(RawLine {
         name: Span::new(start, start + colon),
-        value: Span::new(start + value_start, start + value_end),
+        value: Span::new(value_start, value_start + value.len()),
+        id,
         odd: classes & ODD != 0,
         underscore: classes & UNDERSCORE != 0,
     })
+}
+
+/// The offset of the first colon. Names are short: word by word.
+#[inline]
+fn colon(line: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = line.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let other = u64::from_le_bytes(*word) ^ ONES * b':' as u64;
+        // The high bit of each byte that is zero. A borrow can only set bits of the bytes behind the first such byte.
+        let zero = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
+        if zero != 0 {
+            return Some(index * 8 + zero.trailing_zeros() as usize / 8);
+        }
+    }
+    let searched = line.len() - rest.len();
+    rest.iter().position(|byte| *byte == b':').map(|found| searched + found)
+}
+
+/// The classes of a name's characters, together; the error is the offset of the one that makes the line invalid.
+fn name_classes(name: &[u8]) -> Result<u8, usize> {
+    if name.is_empty() {
+        return Err(0);
+    }
+    let mut classes = USUAL;
+    for (at, &byte) in name.iter().enumerate() {
+        let class = NAME_CLASSES[byte as usize];
+        if class == REFUSED {
+            return Err(at);
+        }
+        classes |= class;
+    }
+    Ok(classes)
 }
 
 #[inline]
@@ -176,8 +207,7 @@ fn is_blank(byte: u8) -> bool {
 const USUAL: u8 = 0;
 const UNDERSCORE: u8 = 1;
 const ODD: u8 = 2;
-const COLON: u8 = 4;
-const REFUSED: u8 = 8;
+const REFUSED: u8 = 4;
 
 static NAME_CLASSES: [u8; 256] = {
     let mut classes = [ODD; 256];
@@ -186,7 +216,6 @@ static NAME_CLASSES: [u8; 256] = {
         classes[byte] = match byte as u8 {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => USUAL,
             b'_' => UNDERSCORE,
-            b':' => COLON,
             0..=b' ' | 0x7f => REFUSED,
             _ => ODD,
         };
@@ -312,7 +341,8 @@ fn is_name(name: &[u8], known: &[u8]) -> bool {
     }
     if let (Some(name_end), Some(known_end)) = (name.last_chunk::<8>(), known.last_chunk::<8>()) {
         let words = name.as_chunks::<8>().0.iter().zip(known.as_chunks::<8>().0);
-        return is_word(*name_end, *known_end) && words.into_iter().all(|(a, b)| is_word(*a, *b));
+        let is_word = |a: &[u8; 8], b: &[u8; 8]| is_word(u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+        return is_word(name_end, known_end) && words.into_iter().all(|(a, b)| is_word(a, b));
     }
     if let (Some(name), Some(known)) = (half_words(name), half_words(known)) {
         return is_word(name, known);
@@ -322,16 +352,15 @@ fn is_name(name: &[u8], known: &[u8]) -> bool {
 
 /// The first and the last four bytes.
 #[inline]
-fn half_words(text: &[u8]) -> Option<[u8; 8]> {
-    let (&[a, b, c, d], &[e, f, g, h]) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
-    Some([a, b, c, d, e, f, g, h])
+fn half_words(text: &[u8]) -> Option<u64> {
+    let (first, last) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
+    Some(u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32)
 }
 
 /// Whether two words have the same letters in any case. `known` has letters and hyphens only.
 #[inline]
-fn is_word(word: [u8; 8], known: [u8; 8]) -> bool {
+fn is_word(word: u64, known: u64) -> bool {
     const CASE: u64 = u64::MAX / 0xff * 0x20;
-    let (word, known) = (u64::from_le_bytes(word), u64::from_le_bytes(known));
     // Without its case bit a letter still has the bit above; a control character, which a hyphen would hide, has not.
     (word | CASE) == (known | CASE) && (word | word >> 1) & CASE == CASE
 }

@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 
 use crate::framing::{self, Connection, Framing};
-use crate::header::{self, HeaderLine, Headers, KnownHeader, RawLine};
+use crate::header::{self, HeaderLine, Headers, KnownHeader, NameSet, RawLine};
 use crate::line::{Found, Lines};
 use crate::request_line::{self, Method, RequestLine, Version};
 use crate::{HeadLimits, RequestError, Span, host, uri};
@@ -89,6 +89,12 @@ const UNIQUE: u64 = KnownHeader::IfModifiedSince.bit()
     | KnownHeader::Expect.bit()
     | KnownHeader::Authorization.bit()
     | KnownHeader::ProxyAuthorization.bit();
+
+/// The fields that say how the body is delimited.
+const FRAMING: NameSet = NameSet::of(&[KnownHeader::ContentLength, KnownHeader::TransferEncoding]);
+
+/// The fields with which a client of HTTP/1.1 asks for more than a response.
+const WISHES: NameSet = NameSet::of(&[KnownHeader::Expect, KnownHeader::Upgrade]);
 
 impl RequestHead {
     /// Forgets the request, keeping what was allocated for its header lines.
@@ -192,7 +198,7 @@ impl RequestHead {
         let limit = self.lines.start().saturating_add(limits.line_bytes_max()).min(head_max);
         let found = self.lines.next(buf, limit);
         if let Found::Line { start, end } = found {
-            self.line = request_line::parse(buf, start, end)?;
+            request_line::parse(&mut self.line, buf, start, end)?;
             if let Some(authority) = self.line.authority {
                 self.set_host(buf, authority).ok_or(RequestError::InvalidHostInRequestLine)?;
             }
@@ -227,6 +233,10 @@ impl RequestHead {
         loop {
             let line_start = self.lines.start();
             let limit = line_start.saturating_add(line_max).min(head_max);
+            if self.lines.take_empty(buf, limit) {
+                self.conclude(buf)?;
+                return Ok(true);
+            }
             match self.lines.next(buf, limit) {
                 Found::Line { start, end } if start == end => {
                     self.conclude(buf)?;
@@ -259,8 +269,7 @@ impl RequestHead {
         if self.headers.lines().len() >= limits.headers_max as usize {
             return Err(RequestError::TooManyHeaders);
         }
-        let line =
-            HeaderLine { name: raw.name, value: raw.value, id: KnownHeader::from_name(raw.name.of(buf)) };
+        let line = HeaderLine { name: raw.name, value: raw.value, id: raw.id };
         if let Some(id) = line.id {
             if UNIQUE & id.bit() != 0 {
                 self.check_unique(&line, id)?;
@@ -323,14 +332,16 @@ impl RequestHead {
         if http11 && !self.headers.has(KnownHeader::Host) {
             return Err(RequestError::MissingHost);
         }
-        self.framing = self.body_framing(buf, http11)?;
+        if self.headers.has_any(FRAMING) {
+            self.framing = self.body_framing(buf, http11)?;
+        }
         match self.line.method {
             Method::Connect => return Err(RequestError::ConnectMethod),
             Method::Trace => return Err(RequestError::TraceMethod),
             _ => {}
         }
         self.keep_alive = !self.connection.close && (http11 || self.connection.keep_alive);
-        if http11 {
+        if http11 && self.headers.has_any(WISHES) {
             let expect = self.headers.value(buf, KnownHeader::Expect);
             self.expect_continue = expect.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
             self.upgrade = self.connection.upgrade && self.headers.has(KnownHeader::Upgrade);

@@ -115,40 +115,57 @@ pub(crate) fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte == b'_' || byte == b'-'
 }
 
-/// Takes apart the request line at `start..end` of `buf` (without its line end).
-pub(crate) fn parse(buf: &[u8], start: usize, end: usize) -> Result<RequestLine, RequestError> {
+/// Takes apart the request line at `start..end` of `buf` (without its line end); `parsed` is fresh.
+pub(crate) fn parse(
+    parsed: &mut RequestLine,
+    buf: &[u8],
+    start: usize,
+    end: usize,
+) -> Result<(), RequestError> {
     let line = &buf[start..end];
-    let method_len = line.iter().position(|&byte| !is_method_byte(byte)).unwrap_or(line.len());
-    if method_len == 0 || line.get(method_len) != Some(&b' ') {
-        return Err(RequestError::InvalidMethod);
-    }
-    let mut parsed = RequestLine {
-        whole: Span::new(start, end),
-        method: Method::from_name(&line[..method_len]),
-        method_name: Span::new(start, start + method_len),
-        ..RequestLine::default()
-    };
+    let (method, method_len) = if line.starts_with(b"GET ") { (Method::Get, 3) } else { method(line)? };
+    parsed.whole = Span::new(start, end);
+    parsed.method = method;
+    parsed.method_name = Span::new(start, start + method_len);
     let mut at = skip_spaces(line, method_len);
-    if parsed.method == Method::Connect {
+    if method == Method::Connect {
         // The target is an authority; the method is refused once the head is whole.
         at += line[at..].iter().position(|&byte| byte == b' ').ok_or(RequestError::InvalidRequest)?;
     } else {
         match line.get(at) {
             Some(b'/') => {}
-            Some(byte) if byte.is_ascii_alphabetic() => at = absolute(&mut parsed, line, start, at)?,
+            Some(byte) if byte.is_ascii_alphabetic() => at = absolute(parsed, line, start, at)?,
             _ => return Err(RequestError::InvalidRequest),
         }
-        at = target(&mut parsed, line, start, at)?;
+        at = target(parsed, line, start, at)?;
     }
+    if line[at..] == *b" HTTP/1.1" {
+        parsed.version = Version::Http11;
+        parsed.protocol = Span::new(start + at + 1, end);
+        return Ok(());
+    }
+    protocol(parsed, line, start, at)
+}
+
+/// The method at the start of the line, and its length.
+fn method(line: &[u8]) -> Result<(Method, usize), RequestError> {
+    let len = line.iter().position(|&byte| !is_method_byte(byte)).unwrap_or(line.len());
+    if len == 0 || line.get(len) != Some(&b' ') {
+        return Err(RequestError::InvalidMethod);
+    }
+    Ok((Method::from_name(&line[..len]), len))
+}
+
+/// Reads what follows the target, from `at` on.
+fn protocol(parsed: &mut RequestLine, line: &[u8], start: usize, at: usize) -> Result<(), RequestError> {
     let protocol = skip_spaces(line, at);
-    let protocol_len =
-        line[protocol..].iter().position(|&byte| byte == b' ').unwrap_or(line.len() - protocol);
-    parsed.version = version(&line[protocol..protocol + protocol_len])?;
-    parsed.protocol = Span::new(start + protocol, start + protocol + protocol_len);
-    if skip_spaces(line, protocol + protocol_len) != line.len() {
+    let len = line[protocol..].iter().position(|&byte| byte == b' ').unwrap_or(line.len() - protocol);
+    parsed.version = version(&line[protocol..protocol + len])?;
+    parsed.protocol = Span::new(start + protocol, start + protocol + len);
+    if skip_spaces(line, protocol + len) != line.len() {
         return Err(RequestError::InvalidRequest);
     }
-    Ok(parsed)
+    Ok(())
 }
 
 #[inline]

@@ -139,8 +139,7 @@ impl ResponseHead {
         if self.headers.lines().len() >= limits.headers_max as usize {
             return Err(ResponseError::TooManyHeaders);
         }
-        let line =
-            HeaderLine { name: raw.name, value: raw.value, id: KnownHeader::from_name(raw.name.of(buf)) };
+        let line = HeaderLine { name: raw.name, value: raw.value, id: raw.id };
         match line.id {
             Some(id @ (KnownHeader::ContentLength | KnownHeader::TransferEncoding)) => {
                 if let Some(previous) = self.headers.first(id) {

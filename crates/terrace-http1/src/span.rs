@@ -15,11 +15,11 @@ pub struct Span {
 impl Span {
     /// The span from `start` up to, but not including, `end`.
     ///
-    /// Offsets past `u32::MAX` cannot occur in a head (its size is bounded well below) and are clamped.
+    /// Offsets past `u32::MAX` do not occur in a head, whose size limits are 32 bits wide.
     #[inline]
     pub fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
-        Self { start: start.min(u32::MAX as usize) as u32, end: end.min(u32::MAX as usize) as u32 }
+        Self { start: start as u32, end: end as u32 }
     }
 
     /// The offset of the first byte.

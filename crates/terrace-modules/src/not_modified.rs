@@ -61,11 +61,17 @@ pub enum Verdict {
 }
 
 /// Compares the request's conditions with the response's `Last-Modified` and `ETag`.
+#[inline]
 pub fn check(r: &Request) -> Verdict {
     use KnownHeader::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
     const CONDITIONS: NameSet = NameSet::of(&[IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince]);
+    if r.headers_in.has_any(CONDITIONS) { compare(r) } else { Verdict::Send }
+}
+
+fn compare(r: &Request) -> Verdict {
+    use KnownHeader::{IfMatch, IfModifiedSince, IfNoneMatch, IfUnmodifiedSince};
     // A page that is served for an error is not what the conditions are about.
-    if !r.headers_in.has_any(CONDITIONS) || r.bypasses_conditions.get() {
+    if r.bypasses_conditions.get() {
         return Verdict::Send;
     }
     if r.headers_out.status.get() != 200 || !matches!(r.forced_status(), 0 | 200) || r.is_subrequest() {

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use terrace_base::log::Level;
 use terrace_http::location_tree::LocationIndex;
 use terrace_http::vars::VarIndex;
-use terrace_http::{Handler, LocalFuture, Outcome, Request, Step, Value, special, status};
+use terrace_http::{Handler, Outcome, Request, Step, Value, special, status};
 use terrace_http1::uri::escape_args;
 use terrace_regex::Regex;
 
@@ -91,6 +92,9 @@ impl Program {
 
 impl Handler for Program {
     fn handle(&self, r: &Rc<Request>) -> Step {
+        if let Some(Instruction::Return(ret)) = self.0.instructions.first() {
+            return ret.run(r);
+        }
         let mut run = Run { next: 0, escapes: true, log: self.0.log, scratch: Vec::new() };
         let mut waiting = match self.0.go_on(r, &mut run) {
             Step::Ready(outcome) => return Step::Ready(outcome),
@@ -211,28 +215,36 @@ impl Return {
     }
 
     fn run(&self, r: &Rc<Request>) -> Step {
-        if self.text.is_some() {
-            // Known to the text itself (`$status`).
-            r.headers_out.status.set(self.status);
-        }
-        let body = self.text.as_ref().map(|t| t.eval_bytes(r)).unwrap_or_default();
-        if matches!(self.status, 301 | 302 | 303 | 307 | 308) {
-            special::set_location_header(r, &body);
+        let Some(text) = &self.text else { return self.run_without_text(r) };
+        // Known to the text itself (`$status`).
+        r.headers_out.status.set(self.status);
+        if is_redirect(self.status) {
+            special::set_location_header(r, &text.eval_bytes(r));
             return Step::Ready(Outcome::Status(self.status));
         }
-        if self.status >= 400 && self.text.is_none() {
+        done(match text.as_one_literal() {
+            Some(body) => r.respond_with(body),
+            None => r.respond(text.eval_bytes(r)),
+        })
+    }
+
+    fn run_without_text(&self, r: &Rc<Request>) -> Step {
+        if is_redirect(self.status) {
+            special::set_location_header(r, &[]);
+        }
+        if is_redirect(self.status) || self.status >= 400 {
             return Step::Ready(Outcome::Status(self.status));
         }
         r.headers_out.status.set(self.status);
-        match r.respond(body) {
-            Step::Ready(_) => Step::Ready(Outcome::Done),
-            Step::Wait(f) => {
-                let done: LocalFuture<Outcome> = Box::pin(async move {
-                    f.await;
-                    Outcome::Done
-                });
-                Step::Wait(done)
-            }
-        }
+        done(r.respond(Bytes::new()))
     }
+}
+
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// `Done`, once the response is sent.
+fn done(sent: Step<bool>) -> Step {
+    sent.map(|_| Outcome::Done)
 }
