@@ -137,7 +137,8 @@ pub(crate) struct RawLine {
 
 /// Takes apart the line at `start..end` of `buf` (without its line end); the error is the offset of the byte that
 /// makes it invalid.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "runs once a line; what it finds need not go through memory")]
 pub(crate) fn split_line(buf: &[u8], start: usize, end: usize) -> Result<RawLine, usize> {
     let line = &buf[start..end];
     let colon = colon(line).unwrap_or(line.len());
