@@ -171,9 +171,10 @@ pub(crate) fn split_line(buf: &[u8], start: usize, end: usize) -> Result<RawLine
 #[inline]
 fn colon(line: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 0xff;
+    const COLONS: u64 = ONES * b':' as u64;
     let (words, rest) = line.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let other = u64::from_le_bytes(*word) ^ ONES * b':' as u64;
+        let other = u64::from_le_bytes(*word) ^ COLONS;
         // The high bit of each byte that is zero. A borrow can only set bits of the bytes behind the first such byte.
         let zero = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
         if zero != 0 {
