@@ -103,7 +103,7 @@ impl RequestBody {
 
     /// Forgets the body, for another request.
     pub(crate) fn recycle(&mut self) {
-        let is_blank = self.framing == Framing::None
+        let is_blank = matches!(self.framing, Framing::None)
             && !self.is_read.get()
             && !self.expect_continue.get()
             && matches!(self.stored.get_mut(), Stored::Empty);

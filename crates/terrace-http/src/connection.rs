@@ -352,8 +352,14 @@ enum NoHead {
     Close,
     /// The worker drains and nothing of a next request was read.
     Drain,
-    /// Answer with this status and close.
-    Refused(RequestError, Box<SentHead>),
+    /// Answer with the error's status and close.
+    Refused(Box<Refusal>),
+}
+
+/// A head that is no request. Boxed where it is passed on: it is rare, and larger than a head that is one.
+struct Refusal {
+    error: RequestError,
+    sent: Box<SentHead>,
 }
 
 /// Serves one connection to its end. `number` and `requests` are those of a connection that was handed over.
@@ -435,8 +441,8 @@ async fn run(client: &Rc<Client>) -> bool {
                 return false;
             }
             Err(NoHead::Drain) => return true,
-            Err(NoHead::Refused(error, sent)) => {
-                refuse(client, &error, sent).await;
+            Err(NoHead::Refused(refusal)) => {
+                refuse(client, *refusal).await;
                 close(client).await;
                 return false;
             }
@@ -457,8 +463,8 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
     client.worker.keep_time();
     let r = match make_request(client, head) {
         Ok(r) => r,
-        Err((error, sent)) => {
-            refuse(client, &error, sent).await;
+        Err(refusal) => {
+            refuse(client, *refusal).await;
             return false;
         }
     };
@@ -474,10 +480,7 @@ async fn serve_request(client: &Rc<Client>, head: Box<SentHead>) -> bool {
     keep && flushed
 }
 
-fn make_request(
-    client: &Rc<Client>,
-    sent: Box<SentHead>,
-) -> Result<Rc<Request>, (RequestError, Box<SentHead>)> {
+fn make_request(client: &Rc<Client>, sent: Box<SentHead>) -> Result<Rc<Request>, Box<Refusal>> {
     let (buf, head) = (&sent.buf, &sent.head);
     let names = &client.listen().names;
     let mut pattern = None;
@@ -497,7 +500,7 @@ fn make_request(
             terrace_http1::uri::Path::AsSent(_) => None,
             terrace_http1::uri::Path::Rewritten => Some(normal.into()),
         },
-        Err(_) => return Err((RequestError::InvalidRequest, sent)),
+        Err(_) => return Err(Box::new(Refusal { error: RequestError::InvalidRequest, sent })),
     };
     let r = Request::from_head(Rc::clone(client), server, sent, uri);
     if let Some(p) = pattern {
@@ -533,7 +536,7 @@ async fn read_head(client: &Rc<Client>) -> Result<Box<SentHead>, NoHead> {
                 sent.buf.truncate(filled);
                 // The head is from the pool: it still says how long its last one was.
                 sent.len = filled;
-                return Err(NoHead::Refused(e, sent));
+                return Err(NoHead::Refused(Box::new(Refusal { error: e, sent })));
             }
         }
         if client.keeps_response.get() {
@@ -616,7 +619,7 @@ fn last_location(client: &Client) -> &CoreLocation {
 }
 
 /// Answers a head that is no request.
-async fn refuse(client: &Rc<Client>, error: &RequestError, sent: Box<SentHead>) {
+async fn refuse(client: &Rc<Client>, Refusal { error, sent }: Refusal) {
     client.unpace();
     let server: ServerIndex = client.listen().names.default_server();
     let line = error.log_line(&sent.buf);

@@ -13,8 +13,8 @@ pub const SERVER_FULL: &str = concat!("terrace/", env!("CARGO_PKG_VERSION"));
 /// And with `server_tokens off`.
 pub const SERVER_SHORT: &str = "terrace";
 
-const SERVER_LINE_FULL: &[u8] = concat!("Server: terrace/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
-const SERVER_LINE_SHORT: &[u8] = b"Server: terrace\r\n";
+const SERVER_LINE_FULL: &[u8] = concat!("\r\nServer: terrace/", env!("CARGO_PKG_VERSION")).as_bytes();
+const SERVER_LINE_SHORT: &[u8] = b"\r\nServer: terrace";
 /// Room for a usual head.
 const HEAD_BYTES: usize = 512;
 
@@ -26,6 +26,7 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
     let has = |name| fields.iter().any(|f| f.id == Some(name));
     let is_own = |name| !has(name) && !h.omitted.get().has(name);
     out.reserve(HEAD_BYTES);
+    // Each part brings the line end of the one before it.
     let is_ok = h.status.get() == 200 && h.status_line.borrow().is_none();
     if !is_ok {
         status_line(r, out);
@@ -44,42 +45,39 @@ pub(crate) fn write(r: &Request, chunked: bool, out: &mut Vec<u8>) {
         }
     }
     if let Some(t) = h.content_type.borrow().as_deref().filter(|t| !t.is_empty()) {
-        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(b"\r\nContent-Type: ");
         out.extend_from_slice(t);
-        out.extend_from_slice(b"\r\n");
     }
     if let Some(n) = h.content_length.get() {
-        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(b"\r\nContent-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-        out.extend_from_slice(b"\r\n");
     }
     // An error page's file is not what was asked for.
     if let Some(t) = h.last_modified.get().filter(|_| matches!(h.status.get(), 200 | 204 | 206 | 304)) {
         field(b"Last-Modified", &http_date::format(t), out);
     }
     if chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        out.extend_from_slice(b"\r\nTransfer-Encoding: chunked");
     }
     if h.status.get() == 101 {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
+        out.extend_from_slice(b"\r\nConnection: upgrade");
     } else if !r.keep_alive.get() {
-        out.extend_from_slice(b"Connection: close\r\n");
+        out.extend_from_slice(b"\r\nConnection: close");
     } else {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        out.extend_from_slice(b"\r\nConnection: keep-alive");
         if let Some(secs) = core.keepalive_header_secs {
-            out.extend_from_slice(b"Keep-Alive: timeout=");
+            out.extend_from_slice(b"\r\nKeep-Alive: timeout=");
             out.extend_from_slice(itoa::Buffer::new().format(secs).as_bytes());
-            out.extend_from_slice(b"\r\n");
         }
     }
     fields.iter().for_each(|f| field(&f.name, &f.value, out));
     if h.allow_ranges.get() && h.status.get() == 200 && !has(KnownHeader::AcceptRanges) {
-        out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+        out.extend_from_slice(b"\r\nAccept-Ranges: bytes");
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
-const OK_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
+const OK_LINE: &[u8] = b"HTTP/1.1 200 OK";
 
 /// The lines that nearly every response begins with, as they are in one second.
 struct Opening {
@@ -122,8 +120,8 @@ fn server_line(server_tokens: bool) -> &'static [u8] {
 }
 
 fn date_line() -> [u8; 37] {
-    let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
-    line[6..35].copy_from_slice(&clock::http_date());
+    let mut line = *b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT";
+    line[8..37].copy_from_slice(&clock::http_date());
     line
 }
 
@@ -141,21 +139,20 @@ fn status_line(r: &Request, out: &mut Vec<u8>) {
     if let Some(line) = r.headers_out.status_line.borrow().as_deref() {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(line);
-        out.extend_from_slice(b"\r\n");
     } else if let Some(line) = terrace_http1::status_line(status) {
         out.extend_from_slice(line);
     } else {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-        out.extend_from_slice(b" \r\n");
+        out.push(b' ');
     }
 }
 
 /// A field. [`crate::headers_out`] keeps line ends out of names and values.
 fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(b"\r\n");
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -64,6 +64,12 @@ impl HeadersIn {
         self.sent.as_ref().map_or(0, |s| s.len)
     }
 
+    /// Takes the fields of a head, where there are none.
+    pub(crate) fn begin(&mut self, sent: Box<SentHead>) {
+        debug_assert!(self.sent.is_none(), "a blank request has no fields");
+        self.sent = Some(sent);
+    }
+
     /// Forgets the fields and gives the head back, for another request.
     pub(crate) fn recycle(&mut self) -> Option<Box<SentHead>> {
         *self.changed.get_mut() = None;

@@ -62,9 +62,10 @@ impl HeadersOut {
         *last_modified = Cell::new(None);
         *allow_ranges = Cell::new(false);
         *omitted = Cell::default();
-        fields.get_mut().clear();
-        if fields.get_mut().capacity() > FIELDS_KEPT_MAX {
-            *fields = RefCell::default();
+        let fields = fields.get_mut();
+        if !fields.is_empty() {
+            fields.clear();
+            fields.shrink_to(FIELDS_KEPT_MAX);
         }
     }
 

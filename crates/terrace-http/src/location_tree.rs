@@ -167,9 +167,9 @@ impl LocationTree {
         best: &mut Option<LocationIndex>,
     ) -> Option<Found> {
         if !self.exact.is_empty()
-            && let Ok(i) = self.exact.binary_search_by(|(t, _)| t.as_ref().cmp(uri))
+            && let Some(l) = self.exactly(uri)
         {
-            return Some(Found::Location(self.exact[i].1));
+            return Some(Found::Location(l));
         }
         if self.redirects
             && let Some(l) = self.redirecting(uri)
@@ -187,14 +187,22 @@ impl LocationTree {
                 return None;
             }
         }
-        for p in &self.patterns {
-            if captures.borrow_mut().exec(&p.regex, uri) {
-                let mut inner = Some(p.location);
-                let found = p.nested.search(uri, captures, &mut inner);
-                return found.or(inner.map(Found::Location));
-            }
-        }
-        None
+        if self.patterns.is_empty() { None } else { self.matching(uri, captures) }
+    }
+
+    #[inline(never)]
+    fn exactly(&self, uri: &[u8]) -> Option<LocationIndex> {
+        let i = self.exact.binary_search_by(|(t, _)| t.as_ref().cmp(uri)).ok()?;
+        self.exact.get(i).map(|(_, location)| *location)
+    }
+
+    #[inline(never)]
+    fn matching(&self, uri: &[u8], captures: &RefCell<Captures>) -> Option<Found> {
+        let matches = |p: &&Pattern| captures.borrow_mut().exec(&p.regex, uri);
+        let p = self.patterns.iter().find(matches)?;
+        let mut inner = Some(p.location);
+        let found = p.nested.search(uri, captures, &mut inner);
+        found.or(inner.map(Found::Location))
     }
 
     fn is_empty(&self) -> bool {
@@ -217,6 +225,7 @@ impl LocationTree {
         None
     }
 
+    #[inline(never)]
     fn redirecting(&self, uri: &[u8]) -> Option<LocationIndex> {
         let is_uri = |text: &[u8]| text.strip_suffix(b"/") == Some(uri);
         let exact = self.exact_redirects.iter().find(|(text, _)| is_uri(text));

@@ -85,6 +85,10 @@ impl Captures {
         self.groups.len()
     }
 
+    fn has_memory(&self) -> bool {
+        self.subject.capacity() > 0 || !self.groups.is_empty()
+    }
+
     /// Whether nothing has matched.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -119,6 +123,12 @@ pub struct Upstreamed {
     pub attempts: Vec<UpstreamAttempt>,
     /// What the module keeps of the last exchange.
     pub exchange: Option<Rc<dyn Exchange>>,
+}
+
+impl Upstreamed {
+    fn is_used(&self) -> bool {
+        !self.attempts.is_empty() || self.exchange.is_some()
+    }
 }
 
 /// One try at an upstream server, for `$upstream_*`.
@@ -236,10 +246,10 @@ impl Request {
         r.version = Cell::new(line.version);
         r.keep_alive = Cell::new(head.keep_alive);
         r.header_only = Cell::new(line.method == Method::Head);
-        if head.framing != Framing::None || head.expect_continue {
+        if !matches!(head.framing, Framing::None) || head.expect_continue {
             r.body = RequestBody::new(head.framing, head.expect_continue);
         }
-        r.headers_in = HeadersIn::new(sent);
+        r.headers_in.begin(sent);
         r.client = Some(client);
         blank
     }
@@ -300,10 +310,14 @@ impl Request {
         *error_page = Cell::new(false);
         *redirects = Cell::new(0);
         *depth = 0;
-        *upstream = RefCell::default();
+        if upstream.get_mut().is_used() {
+            *upstream = RefCell::default();
+        }
         *entry = Cell::new(Entry::Server);
         *forced_status = Cell::new(0);
-        *captures = RefCell::default();
+        if captures.get_mut().has_memory() {
+            *captures = RefCell::default();
+        }
         slots.get_mut().clear();
         *bare_errors = Cell::new(false);
         *shares_slots = Cell::new(false);

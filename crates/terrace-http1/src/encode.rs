@@ -53,9 +53,10 @@ pub fn write_status_line(out: &mut impl BufMut, status: u16) {
                 out.put_slice(if status < 10 { b"00" } else { b"0" });
             }
             write_number(out, u64::from(status));
-            out.put_slice(b" \r\n");
+            out.put_slice(b" ");
         }
     }
+    out.put_slice(b"\r\n");
 }
 
 /// Writes a request line for an upstream.

@@ -10,11 +10,11 @@ macro_rules! statuses {
             }
         }
 
-        /// The whole HTTP/1.1 status line with its CRLF, for the statuses that have a reason phrase.
+        /// The whole HTTP/1.1 status line without its line end, for the statuses that have a reason phrase.
         #[inline]
         pub fn status_line(status: u16) -> Option<&'static [u8]> {
             match status {
-                $($status => Some(concat!("HTTP/1.1 ", $status, " ", $reason, "\r\n").as_bytes()),)*
+                $($status => Some(concat!("HTTP/1.1 ", $status, " ", $reason).as_bytes()),)*
                 _ => None,
             }
         }
