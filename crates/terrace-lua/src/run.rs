@@ -84,7 +84,7 @@ pub struct Run<H: Host> {
     returned: Values,
     finished: bool,
     /// Why the run could not begin.
-    stillborn: Option<LuaError>,
+    stillborn: Option<Box<LuaError>>,
 }
 
 struct Thread {
@@ -163,7 +163,7 @@ impl<H: Host> Run<H> {
                 self.alive = 1;
                 self.next = Some(ENTRY);
             }
-            None => self.stillborn = Some(LuaError::memory()),
+            None => self.stillborn = Some(Box::new(LuaError::memory())),
         }
     }
 
@@ -175,7 +175,9 @@ impl<H: Host> Run<H> {
         }
         self.threads.clear();
         self.vacant.clear();
-        self.returned.clear();
+        if !self.returned.is_empty() {
+            self.returned.clear();
+        }
         self.stillborn = None;
         self.host = None;
     }
@@ -272,8 +274,10 @@ impl<H: Host> Run<H> {
     #[cold]
     fn cannot_run(&mut self) -> LuaError {
         self.finished = true;
-        let again = || LuaError::new(ErrorKind::Runtime, "the run has already ended");
-        self.stillborn.take().unwrap_or_else(again)
+        match self.stillborn.take() {
+            Some(error) => *error,
+            None => LuaError::new(ErrorKind::Runtime, "the run has already ended"),
+        }
     }
 
     /// Resumes a ready thread once and deals with how it came back.
@@ -317,7 +321,7 @@ impl<H: Host> Run<H> {
         }
         self.alive -= 1;
         self.threads[ENTRY].state = State::Gone;
-        self.vm.checkin(coroutine);
+        self.vm.checkin_ended(coroutine);
         if self.threads.len() > 1 {
             self.forget_zombies_of(ENTRY);
         }

@@ -377,16 +377,25 @@ impl Vm {
     }
 
     /// Takes a coroutine back: into the pool if it ended well and has the globals it began with.
-    #[inline]
     pub(crate) fn checkin(&self, coroutine: Coroutine) {
-        let mut idle = self.idle.borrow_mut();
         // SAFETY: the registry key keeps the coroutine alive; these reads do not raise.
-        let reusable = unsafe {
-            ffi::lua_status(coroutine.state) == ffi::LUA_OK
-                && ffi::lua_gettop(coroutine.state) == 0
-                && ffi::lua_topointer(coroutine.state, ffi::LUA_GLOBALSINDEX) == self.globals
+        let ended = unsafe {
+            ffi::lua_status(coroutine.state) == ffi::LUA_OK && ffi::lua_gettop(coroutine.state) == 0
         };
-        if reusable && idle.len() < IDLE_COROUTINES_MAX {
+        if ended {
+            self.checkin_ended(coroutine);
+        } else {
+            self.release_key(coroutine.key);
+        }
+    }
+
+    /// As [`Vm::checkin`], for one that ended well and has an empty stack.
+    #[inline]
+    pub(crate) fn checkin_ended(&self, coroutine: Coroutine) {
+        let mut idle = self.idle.borrow_mut();
+        // SAFETY: as above.
+        let globals = unsafe { ffi::lua_topointer(coroutine.state, ffi::LUA_GLOBALSINDEX) };
+        if globals == self.globals && idle.len() < IDLE_COROUTINES_MAX {
             idle.push(coroutine);
         } else {
             drop(idle);

@@ -8,6 +8,8 @@ local ffi_string = ffi.string
 local error, type = error, type
 
 local text = ffi.new("terrace_text[2]")
+-- A reference: code that is interpreted would make one at each use.
+local first = text[0]
 
 local phases = {
     [1] = "init_by_lua*", [2] = "init_worker_by_lua*", [4] = "set_by_lua*", [8] = "rewrite_by_lua*",
@@ -29,8 +31,7 @@ local _M = {
 
 -- The string that the last native call left.
 function _M.take()
-    local t = text[0]
-    return ffi_string(t.data, t.len)
+    return ffi_string(first.data, first.len)
 end
 
 -- Raises Lua's error for an argument of the caller's caller that is no string.
