@@ -13,8 +13,10 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use terrace_base::clock;
 use terrace_base::log::Level;
+use terrace_http1::uri::{Path, UriError};
 use terrace_http1::{Progress, RequestError};
 use terrace_net::{Address, Stream, Timer};
 
@@ -493,14 +495,9 @@ fn make_request(client: &Rc<Client>, sent: Box<SentHead>) -> Result<Rc<Request>,
         pattern = found;
         server
     };
-    let merge = client.worker.generation.server(server).core.merge_slashes;
-    let mut normal = Vec::new();
-    let uri = match head.uri(buf, merge, &mut normal) {
-        Ok(parts) => match parts.path {
-            terrace_http1::uri::Path::AsSent(_) => None,
-            terrace_http1::uri::Path::Rewritten => Some(normal.into()),
-        },
-        Err(_) => return Err(Box::new(Refusal { error: RequestError::InvalidRequest, sent })),
+    let uri = match normal_uri(client, server, &sent) {
+        Ok(uri) => uri,
+        Err(UriError) => return Err(Box::new(Refusal { error: RequestError::InvalidRequest, sent })),
     };
     let r = Request::from_head(Rc::clone(client), server, sent, uri);
     if let Some(p) = pattern {
@@ -508,6 +505,17 @@ fn make_request(client: &Rc<Client>, sent: Box<SentHead>) -> Result<Rc<Request>,
         r.match_regex(&p.regex, &p.names, &host);
     }
     Ok(r)
+}
+
+/// The path of a head in normal form, where that is another than the one sent.
+fn normal_uri(client: &Client, server: ServerIndex, sent: &SentHead) -> Result<Option<Bytes>, UriError> {
+    if !sent.head.line.complex {
+        return Ok(None);
+    }
+    let merge = client.worker.generation.server(server).core.merge_slashes;
+    let mut normal = Vec::new();
+    let parts = sent.head.uri(&sent.buf, merge, &mut normal)?;
+    Ok((parts.path == Path::Rewritten).then(|| normal.into()))
 }
 
 /// Waits for a request's first byte, then reads its head.

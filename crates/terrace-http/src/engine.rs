@@ -128,13 +128,12 @@ async fn locate(r: &Rc<Request>) -> Option<Outcome> {
     r.set_entry(Entry::Server);
     if let Entry::Location(l) = entry {
         r.set_location(l);
-        return match run_rewrites(r).await {
-            Outcome::Declined if r.uri_changed.get() => relocate(r).await,
-            Outcome::Declined => None,
-            other => Some(other),
-        };
-    }
-    if !r.location().handlers(Phase::ServerRewrite).is_empty() {
+        match answer!(run_rewrites(r, 0)) {
+            Outcome::Declined if r.uri_changed.get() => {}
+            Outcome::Declined => return None,
+            other => return Some(other),
+        }
+    } else if !r.location().handlers(Phase::ServerRewrite).is_empty() {
         let outcome = run_phase(r, Phase::ServerRewrite).await;
         if outcome != Outcome::Declined {
             r.limit_keep_alive();
@@ -153,7 +152,7 @@ async fn relocate(r: &Rc<Request>) -> Option<Outcome> {
         if r.location().handlers(Phase::Rewrite).is_empty() {
             return None;
         }
-        match run_rewrites(r).await {
+        match answer!(run_rewrites(r, 0)) {
             Outcome::Declined if r.uri_changed.get() => {}
             Outcome::Declined => return None,
             other => return Some(other),
@@ -176,7 +175,7 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
         let uri = r.uri();
         r.server().locations.find(&uri, r.captures())
     };
-    match found {
+    let location = match found {
         Found::Location(l) => r.set_location(l),
         Found::Nothing => r.set_location(r.server().root),
         Found::AutoRedirect(l) => {
@@ -184,8 +183,7 @@ fn find_location(r: &Rc<Request>) -> Option<Outcome> {
             special::set_location_with_slash(r);
             return Some(Outcome::Status(301));
         }
-    }
-    let location = r.location();
+    };
     if let Some(names) = &location.core.captures {
         let uri = r.uri().to_vec();
         let _ = r.match_regex(&names.regex, &names.names, &uri);
@@ -225,19 +223,37 @@ async fn run_phase(r: &Rc<Request>, phase: Phase) -> Outcome {
     Outcome::Declined
 }
 
-/// The rewrite phase. An `if` changes the location in the middle of it: later modules' handlers are then those of
-/// the new location.
-async fn run_rewrites(r: &Rc<Request>) -> Outcome {
-    let mut next = 0;
+/// The rewrite phase, from the module at position `next` on. An `if` changes the location in the middle of it: later
+/// modules' handlers are then those of the new location.
+fn run_rewrites(r: &Rc<Request>, mut next: u16) -> Step {
     while let Some(h) = r.location().handlers(Phase::Rewrite).iter().find(|h| h.order >= next) {
         next = h.order + 1;
-        match answer!(h.handler.handle(r)) {
-            Outcome::Declined | Outcome::Satisfied if r.uri_changed.get() => return Outcome::Declined,
-            Outcome::Declined | Outcome::Satisfied => {}
-            other => return other,
+        match h.handler.handle(r) {
+            Step::Ready(outcome) => {
+                if let Some(end) = end_of_rewrites(r, outcome) {
+                    return Step::Ready(end);
+                }
+            }
+            Step::Wait(wait) => {
+                let r = Rc::clone(r);
+                return Step::wait(async move {
+                    match end_of_rewrites(&r, wait.await) {
+                        Some(end) => end,
+                        None => answer!(run_rewrites(&r, next)),
+                    }
+                });
+            }
         }
     }
-    Outcome::Declined
+    Step::Ready(Outcome::Declined)
+}
+
+/// What the phase comes to after a handler's `outcome`, if it ends there.
+fn end_of_rewrites(r: &Request, outcome: Outcome) -> Option<Outcome> {
+    match outcome {
+        Outcome::Declined | Outcome::Satisfied => r.uri_changed.get().then_some(Outcome::Declined),
+        other => Some(other),
+    }
 }
 
 /// The access phase with `satisfy all` (every handler must let the client in) or `any` (one is enough).

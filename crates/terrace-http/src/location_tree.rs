@@ -211,8 +211,9 @@ impl LocationTree {
 
     fn longest_prefix(&self, uri: &[u8]) -> Option<&Prefix> {
         let word = word(uri);
-        let after =
-            self.prefixes.partition_point(|p| p.word < word || (p.word == word && p.text.as_ref() <= uri));
+        // The word is the whole of a text that is shorter.
+        let is_before = |p: &Prefix| p.word == word && (uri.len() < 8 || p.text.as_ref() <= uri);
+        let after = self.prefixes.partition_point(|p| p.word < word || is_before(p));
         let mut at = after.checked_sub(1);
         while let Some(i) = at {
             let p = &self.prefixes[i];

@@ -417,21 +417,24 @@ impl Request {
     }
 
     /// Puts the request into a location (found, named, or of an `if`).
-    pub fn set_location(&self, location: LocationIndex) {
+    pub fn set_location(&self, location: LocationIndex) -> &Location {
         self.is_located.set(true);
         self.location.set(location);
         self.aliases_uri.set(false);
-        self.limit_keep_alive();
+        self.limit_keep_alive()
     }
 
     /// Makes the location's limits of the connection those in force: its timeouts, and whether it stays open at all.
-    pub(crate) fn limit_keep_alive(&self) {
-        let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) else { return };
-        client.location.set(self.location.get());
-        let core = &self.location().core;
-        if core.keepalive_timeout_ms == 0 || client.requests.get() >= core.keepalive_requests {
-            self.keep_alive.set(false);
+    pub(crate) fn limit_keep_alive(&self) -> &Location {
+        let location = self.location();
+        if let Some(client) = self.client.as_ref().filter(|_| !self.is_subrequest()) {
+            client.location.set(self.location.get());
+            let core = &location.core;
+            if core.keepalive_timeout_ms == 0 || client.requests.get() >= core.keepalive_requests {
+                self.keep_alive.set(false);
+            }
         }
+        location
     }
 
     /// A module's settings at the request's location.
