@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Crates by layer, lowest first.
 const LAYERS: &[&[&str]] = &[
-    &["terrace-base", "terrace-http1", "terrace-regex", "terrace-shdict"],
+    &["terrace-base", "terrace-event", "terrace-http1", "terrace-regex", "terrace-shdict"],
     &["terrace-conf", "terrace-net", "terrace-lua", "terrace-upstream", "terrace-cache"],
     &["terrace-http", "terrace-kafka", "terrace-stores"],
     &["terrace-modules", "terrace-proxy"],

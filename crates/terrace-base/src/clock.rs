@@ -24,9 +24,14 @@ pub type Iso8601 = [u8; 25];
 
 /// Reads the real-time and the monotonic clock into this thread's cache.
 pub fn update() {
+    update_at(Instant::now());
+}
+
+/// [`update`] where the monotonic clock has just been read.
+pub fn update_at(now: Instant) {
     CACHE.with(|cache| {
         cache.now_ms.set(unix_ms());
-        cache.monotonic_ms.set(monotonic_origin().elapsed().as_millis() as u64);
+        cache.monotonic_ms.set(now.saturating_duration_since(monotonic_origin()).as_millis() as u64);
         cache.ready.set(true);
     });
 }

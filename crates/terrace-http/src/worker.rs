@@ -223,7 +223,7 @@ impl Worker {
     /// Runs a task that the drain waits for (a timer that is due, a background refresh).
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let guard = TaskGuard::new(Rc::clone(self));
-        tokio::task::spawn_local(async move {
+        terrace_event::spawn(async move {
             let _guard = guard;
             task.await;
         });

@@ -1,8 +1,11 @@
 //! An address a server listens on or connects to: IP and port, or the path of a Unix socket.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use socket2::SockAddr;
 
 /// A transport address, printed as nginx prints it: `127.0.0.1:80`, `[::1]:80`, `unix:/run/x.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +17,22 @@ pub enum Address {
 }
 
 impl Address {
+    /// The address that the system names; without a path for a Unix socket that has none.
+    pub(crate) fn of(address: &SockAddr) -> Address {
+        match address.as_socket() {
+            Some(ip) => Address::Ip(ip),
+            None => Address::Unix(address.as_pathname().map(Into::into).unwrap_or_default()),
+        }
+    }
+
+    /// The address as the system takes it.
+    pub(crate) fn to_system(&self) -> io::Result<SockAddr> {
+        match self {
+            Address::Ip(ip) => Ok((*ip).into()),
+            Address::Unix(path) => SockAddr::unix(path),
+        }
+    }
+
     /// The port, or 0 for a Unix socket.
     pub fn port(&self) -> u16 {
         match self {

@@ -1,12 +1,14 @@
 //! Outgoing connections.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::{Address, Stream};
 
@@ -36,30 +38,35 @@ pub async fn connect_from(
     local: Option<SocketAddr>,
     timeout_ms: u64,
 ) -> Result<Stream, ConnectError> {
-    let attempt = async {
-        Ok::<_, ConnectError>(match address {
-            Address::Ip(a) => {
-                let s = match local {
-                    None => TcpStream::connect(a).await?,
-                    Some(local) => {
-                        let s = if a.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-                        if local.port() == 0 {
-                            // Lets a port serve several destinations; where the system cannot, it is only scarcer.
-                            let _ = setsockopt(&s, sockopt::IpBindAddressNoPort, &true);
-                        }
-                        s.bind(local).map_err(ConnectError::Bind)?;
-                        s.connect(*a).await?
-                    }
-                };
-                s.set_nodelay(true)?;
-                Stream::Tcp(s)
+    let stream = begin(address, local)?;
+    let established = poll_fn(|cx| stream.poll_write_ready(cx));
+    match terrace_event::timeout(Duration::from_millis(timeout_ms), established).await {
+        Ok(established) => established?,
+        Err(_) => return Err(ConnectError::Timeout),
+    }
+    match stream.socket().take_error()? {
+        Some(refused) => Err(refused.into()),
+        None => Ok(stream),
+    }
+}
+
+/// A stream that can be written to once it is connected, or has failed to be.
+fn begin(address: &Address, local: Option<SocketAddr>) -> Result<Stream, ConnectError> {
+    let to = address.to_system()?;
+    let socket = Socket::new(to.domain(), Type::STREAM.nonblocking(), None)?;
+    if let Address::Ip(_) = address {
+        if let Some(local) = local {
+            if local.port() == 0 {
+                // Lets a port serve several destinations; where the system cannot, it is only scarcer.
+                let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
             }
-            Address::Unix(p) => Stream::Unix(UnixStream::connect(p).await?),
-        })
-    };
-    match tokio::time::timeout(Duration::from_millis(timeout_ms), attempt).await {
-        Ok(made) => made,
-        Err(_) => Err(ConnectError::Timeout),
+            socket.bind(&local.into()).map_err(ConnectError::Bind)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+    }
+    match socket.connect(&to) {
+        Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(e.into()),
+        _ => Ok(Stream::new(socket)?),
     }
 }
 

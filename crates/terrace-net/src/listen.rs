@@ -2,13 +2,15 @@
 //! connections and no worker wakes for another's. The sockets outlive reloads: a new generation takes over the
 //! same sockets, so that no connection in an accept queue is lost.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use terrace_event::Source;
 
 use crate::{Address, Stream};
 
@@ -100,41 +102,46 @@ impl Listener {
         &self.socket
     }
 
-    /// Registers the socket with the current thread's runtime and returns the accepting half.
+    /// Registers the socket with the thread's event loop and returns the accepting half.
     pub fn acceptor(&self) -> io::Result<Acceptor> {
-        let socket = self.socket.try_clone()?;
-        Ok(match self.address {
-            Address::Ip(_) => Acceptor::Tcp(TcpListener::from_std(socket.into())?),
-            Address::Unix(_) => Acceptor::Unix(UnixListener::from_std(socket.into())?),
-        })
+        Ok(Acceptor(Source::new(Arc::clone(&self.socket))?))
     }
 }
 
-/// A listener registered with one worker's runtime.
+/// A listener registered with one worker's event loop.
 #[derive(Debug)]
-pub enum Acceptor {
-    /// TCP.
-    Tcp(TcpListener),
-    /// Unix stream.
-    Unix(UnixListener),
-}
+pub struct Acceptor(Source<Arc<Socket>>);
 
 impl Acceptor {
     /// The next connection and its peer.
     pub async fn accept(&self) -> io::Result<(Stream, Address)> {
-        match self {
-            Acceptor::Tcp(l) => {
-                let (s, peer) = l.accept().await?;
-                s.set_nodelay(true)?;
-                Ok((Stream::Tcp(s), Address::Ip(peer)))
+        poll_fn(|cx| {
+            loop {
+                ready!(self.0.poll_read_ready(cx));
+                match self.0.try_read(|s| s.accept()) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    accepted => return Poll::Ready(accepted.and_then(prepare)),
+                }
             }
-            Acceptor::Unix(l) => {
-                let (s, peer) = l.accept().await?;
-                let path = peer.as_pathname().map(Into::into).unwrap_or_default();
-                Ok((Stream::Unix(s), Address::Unix(path)))
-            }
-        }
+        })
+        .await
     }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        // The socket lives on in other workers. One that cannot be taken off was not there.
+        let _ = self.0.unregister();
+    }
+}
+
+fn prepare((socket, peer): (Socket, SockAddr)) -> io::Result<(Stream, Address)> {
+    socket.set_nonblocking(true)?;
+    let peer = Address::of(&peer);
+    if matches!(peer, Address::Ip(_)) {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok((Stream::new(socket)?, peer))
 }
 
 fn set_options(s: &Socket, options: &ListenOptions) -> io::Result<()> {

@@ -4,9 +4,8 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use socket2::{SockRef, Socket};
+use terrace_event::Source;
 
 use crate::Address;
 use crate::tls::TlsStream;
@@ -14,34 +13,32 @@ use crate::tls::TlsStream;
 /// A connected stream. One task at a time may wait for each direction.
 #[derive(Debug)]
 pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// Unix stream.
-    Unix(UnixStream),
-    /// TLS over one of them.
+    /// TCP or Unix.
+    Plain(Source<Socket>),
+    /// TLS over it.
     Tls(Box<TlsStream>),
 }
 
-/// The same for every kind of socket, and something else with TLS.
-macro_rules! each {
-    ($self:expr, $s:ident => $e:expr, $t:ident => $tls:expr) => {
-        match $self {
-            Stream::Tcp($s) => $e,
-            Stream::Unix($s) => $e,
-            Stream::Tls($t) => $tls,
-        }
-    };
-}
-
 impl Stream {
+    /// Registers a connected socket, which must not block, with the thread's event loop.
+    pub fn new(socket: Socket) -> io::Result<Stream> {
+        Ok(Stream::Plain(Source::new(socket)?))
+    }
+
     /// Ready once a read may make progress.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => s.poll_read_ready(cx), t => t.poll_read_ready(cx))
+        match self {
+            Stream::Plain(s) => s.poll_read_ready(cx).map(Ok),
+            Stream::Tls(t) => t.poll_read_ready(cx),
+        }
     }
 
     /// Ready once a write may make progress.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => s.poll_write_ready(cx), t => t.poll_write_ready(cx))
+        match self {
+            Stream::Plain(s) => s.poll_write_ready(cx).map(Ok),
+            Stream::Tls(t) => t.poll_write_ready(cx),
+        }
     }
 
     /// Reads what is there; 0 at end of stream, `WouldBlock` when nothing is there.
@@ -49,31 +46,32 @@ impl Stream {
     /// A short read has emptied the socket (the poller is edge triggered), so the next wait sleeps at once instead of
     /// asking the kernel again.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = buf.len();
-        let mut short = 0;
-        let result = each!(self, s => s.try_io(Interest::READABLE, || {
-            // The system call itself: the C library's is a cancellation point, which costs in a process with threads.
-            let (_, n) = rustix::net::recv(s, &mut *buf, RecvFlags::empty())?;
-            if n > 0 && n < len {
-                short = n;
-                // The error is what clears the readiness; more data sets it again.
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(n)
-        }), t => t.try_read(buf));
-        if short > 0 { Ok(short) } else { result }
+        let source = match self {
+            Stream::Plain(s) => s,
+            Stream::Tls(t) => return t.try_read(buf),
+        };
+        // The system call itself: the C library's is a cancellation point, which costs in a process with threads.
+        let n = source.try_read(|s| Ok(rustix::net::recv(s, &mut *buf, RecvFlags::empty())?.1))?;
+        if n > 0 && n < buf.len() {
+            source.clear_read();
+        }
+        Ok(n)
     }
 
     /// Writes what fits; `WouldBlock` when nothing does.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        each!(self, s => {
-            s.try_io(Interest::WRITABLE, || Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?))
-        }, t => t.try_write(buf))
+        match self {
+            Stream::Plain(s) => s.try_write(|s| Ok(rustix::net::send(s, buf, SendFlags::NOSIGNAL)?)),
+            Stream::Tls(t) => t.try_write(buf),
+        }
     }
 
     /// Writes what fits of several buffers.
     pub fn try_write_vectored(&self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, s => s.try_write_vectored(bufs), t => t.try_write_vectored(bufs))
+        match self {
+            Stream::Plain(s) => s.try_write(|s| Ok(rustix::io::writev(s, bufs)?)),
+            Stream::Tls(t) => t.try_write_vectored(bufs),
+        }
     }
 
     /// Reads into `buf`, waiting for data.
@@ -148,12 +146,10 @@ impl Stream {
 
     /// Lets the next wait for bytes sleep, after a look has found none.
     pub(crate) fn forget_readiness(&self) {
-        let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
-        // The error is what is wanted: it clears the readiness.
-        let _ = each!(self, s => s.try_io(Interest::READABLE, nothing), t => {
-            t.below().forget_readiness();
-            Ok(())
-        });
+        match self {
+            Stream::Plain(s) => s.clear_read(),
+            Stream::Tls(t) => t.below().forget_readiness(),
+        }
     }
 
     /// Sends a FIN, with TLS after a farewell; reading goes on.
@@ -166,14 +162,17 @@ impl Stream {
 
     /// The socket, for options.
     pub fn socket(&self) -> SockRef<'_> {
-        each!(self, s => SockRef::from(s), t => t.below().socket())
+        match self {
+            Stream::Plain(s) => SockRef::from(s.io()),
+            Stream::Tls(t) => t.below().socket(),
+        }
     }
 
     /// The stream's TLS, if it has any.
     pub fn tls(&self) -> Option<&TlsStream> {
         match self {
             Stream::Tls(t) => Some(t),
-            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Plain(_) => None,
         }
     }
 
@@ -189,40 +188,25 @@ impl Stream {
 
     /// The local address.
     pub fn local_address(&self) -> io::Result<Address> {
-        Ok(match self {
-            Stream::Tcp(s) => Address::Ip(s.local_addr()?),
-            Stream::Unix(s) => {
-                Address::Unix(s.local_addr()?.as_pathname().map(Into::into).unwrap_or_default())
-            }
-            Stream::Tls(t) => return t.below().local_address(),
-        })
+        Ok(Address::of(&self.socket().local_addr()?))
     }
 
-    /// Takes the stream off this thread's runtime, to hand it to another worker. A stream with TLS stays where it is.
+    /// Takes the stream off this thread's event loop, to hand it to another worker. A stream with TLS stays where it is.
     pub fn detach(self) -> io::Result<Detached> {
-        Ok(match self {
-            Stream::Tcp(s) => Detached::Tcp(s.into_std()?),
-            Stream::Unix(s) => Detached::Unix(s.into_std()?),
-            Stream::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
-        })
+        match self {
+            Stream::Plain(s) => Ok(Detached(s.into_inner()?)),
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 
-/// A stream that belongs to no runtime for the moment.
+/// A stream that belongs to no event loop for the moment.
 #[derive(Debug)]
-pub enum Detached {
-    /// TCP.
-    Tcp(std::net::TcpStream),
-    /// Unix stream.
-    Unix(std::os::unix::net::UnixStream),
-}
+pub struct Detached(Socket);
 
 impl Detached {
-    /// Registers it with the current thread's runtime.
+    /// Registers it with the thread's event loop.
     pub fn attach(self) -> io::Result<Stream> {
-        Ok(match self {
-            Detached::Tcp(s) => Stream::Tcp(TcpStream::from_std(s)?),
-            Detached::Unix(s) => Stream::Unix(UnixStream::from_std(s)?),
-        })
+        Stream::new(self.0)
     }
 }

@@ -5,10 +5,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use terrace_base::clock;
-use tokio::time::{Instant, Sleep};
+use terrace_event::Sleep;
 
 /// One lazily armed timer. Deadlines are monotonic milliseconds of [`clock::monotonic_ms`].
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Timer {
     pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline_ms: u64) -> Poll<()> {
         loop {
             match &mut self.sleep {
-                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(instant(deadline_ms)))),
+                None => self.sleep = Some(Box::pin(terrace_event::sleep_until(instant(deadline_ms)))),
                 // It fired: for this deadline, or for one that has been moved since.
                 Some(s) if s.is_elapsed() => {
                     clock::update();

@@ -108,7 +108,7 @@ impl Peers {
         }
         self.sweeps_at_ms.set(at_ms);
         if planned_ms == u64::MAX {
-            tokio::task::spawn_local(sweep(Rc::clone(self)));
+            terrace_event::spawn(sweep(Rc::clone(self)));
         } else {
             self.sooner.notify_one();
         }
@@ -137,7 +137,7 @@ async fn sweep(peers: Rc<Peers>) {
         peers.sweeps_at_ms.set(next_ms);
         let wait_ms = next_ms.saturating_sub(clock::monotonic_ms()).max(1);
         // Whichever of the two ends it, the next round looks at the clock.
-        let _ = tokio::time::timeout(Duration::from_millis(wait_ms), peers.sooner.notified()).await;
+        let _ = terrace_event::timeout(Duration::from_millis(wait_ms), peers.sooner.notified()).await;
     }
     peers.sweeps_at_ms.set(u64::MAX);
 }

@@ -154,7 +154,7 @@ async fn peer(scripts: Vec<Vec<&'static str>>) -> Peer {
     let connections = Rc::new(RefCell::new(0));
     let (log, count) = (Rc::clone(&seen), Rc::clone(&connections));
     let mut scripts = VecDeque::from(scripts);
-    tokio::task::spawn_local(async move {
+    terrace_event::spawn(async move {
         while let Some(answers) = scripts.pop_front() {
             let (mut stream, _) = listener.accept().await.unwrap();
             *count.borrow_mut() += 1;

@@ -281,6 +281,7 @@ impl Server {
             generation: Arc::clone(generation),
             sockets: sockets.unwrap_or_default(),
             connections_max: main.worker_connections(),
+            background: self.persistent.background(),
             reports: self.reports_tx.clone(),
         });
         let started = started.map_err(StartError::system("pthread_create()"))?;

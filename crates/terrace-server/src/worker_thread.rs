@@ -7,19 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use terrace_base::log::Level;
 use terrace_base::{OsError, clock};
+use terrace_event::{EventLoop, TaskHandle};
 use terrace_http::worker::Handover;
 use terrace_http::{Generation, Worker, connection};
 use terrace_net::{Acceptor, Listener};
-use tokio::runtime::LocalOptions;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 /// Connections accepted on one socket before other tasks get their turn.
 const ACCEPT_BATCH_MAX: usize = 64;
@@ -78,6 +77,8 @@ pub struct Spec {
     pub sockets: Vec<(usize, Listener)>,
     /// `worker_connections`.
     pub connections_max: usize,
+    /// The runtime for what is not on the request path.
+    pub background: Option<Handle>,
     /// Where it says what becomes of it.
     pub reports: UnboundedSender<Report>,
 }
@@ -117,12 +118,11 @@ pub fn start(spec: Spec) -> io::Result<(WorkerHandle, Readiness)> {
         .stack_size(terrace_lua::THREAD_STACK_BYTES)
         .spawn(move || {
             let _ended = Ended { thread, to: spec.reports.clone() };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .on_thread_unpark(clock::update)
-                .build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run(spec, thread, control_rx, handover_rx, ready_tx)),
+            // For what blocks, and for the clients of stores.
+            let background = spec.background.clone();
+            let _entered = background.as_ref().map(Handle::enter);
+            match EventLoop::new(clock::update_at) {
+                Ok(events) => events.block_on(run(spec, thread, control_rx, handover_rx, ready_tx)),
                 Err(e) => _ = ready_tx.send(Err(format!("cannot start an event loop {}", OsError(&e)))),
             }
         })?;
@@ -173,7 +173,7 @@ async fn run(
             }
         }
     };
-    accepting.iter().for_each(JoinHandle::abort);
+    accepting.iter().for_each(TaskHandle::abort);
     drop(spec.sockets);
     if let Some((successor, timeout_ms)) = end {
         // What was sent before the drain came goes on to the successor in its turn.
@@ -185,12 +185,12 @@ async fn run(
     }
     let hooks = end_modules(&worker);
     // Hooks that take longer are given up: the process must be able to end.
-    let _ = tokio::time::timeout(Duration::from_millis(END_HOOKS_MS), hooks).await;
+    let _ = terrace_event::timeout(Duration::from_millis(END_HOOKS_MS), hooks).await;
 }
 
 /// Ready when a script wants the worker replaced and it is old enough for that.
 async fn leaving(worker: &Worker, old_enough: Instant) {
-    tokio::time::sleep_until(old_enough).await;
+    terrace_event::sleep_until(old_enough).await;
     worker.resigned().await;
 }
 
@@ -215,7 +215,7 @@ async fn end_modules(worker: &Rc<Worker>) {
 async fn drain(worker: &Rc<Worker>, control: &mut UnboundedReceiver<Control>, timeout_ms: Option<u64>) {
     let over = async {
         match timeout_ms {
-            Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(ms) => terrace_event::sleep(Duration::from_millis(ms)).await,
             None => std::future::pending().await,
         }
     };
@@ -237,17 +237,17 @@ fn take_over(worker: &Rc<Worker>, handover: Handover) {
     if let (Some(listen), Ok(stream)) = (listen, handover.stream.attach()) {
         let Handover { peer, number, requests, .. } = handover;
         let serving = connection::serve(Rc::clone(worker), stream, peer, listen, number, requests);
-        tokio::task::spawn_local(serving);
+        terrace_event::spawn(serving);
     }
 }
 
-fn accept_all(worker: &Rc<Worker>, spec: &Spec) -> Vec<JoinHandle<()>> {
+fn accept_all(worker: &Rc<Worker>, spec: &Spec) -> Vec<TaskHandle> {
     let mut tasks = Vec::new();
     for (listen, listener) in &spec.sockets {
         match listener.acceptor() {
             Ok(acceptor) => {
                 let (worker, listen, max) = (Rc::clone(worker), *listen, spec.connections_max);
-                tasks.push(tokio::task::spawn_local(accept(worker, acceptor, listen, max)));
+                tasks.push(terrace_event::spawn(accept(worker, acceptor, listen, max)));
             }
             Err(e) => {
                 let (address, e) = (listener.address(), OsError(&e));
@@ -272,13 +272,13 @@ async fn accept(worker: Rc<Worker>, acceptor: Acceptor, listen: usize, connectio
             Ok((stream, peer)) => {
                 let number = Worker::next_number();
                 let serving = connection::serve(Rc::clone(&worker), stream, peer, listen, number, 0);
-                tokio::task::spawn_local(serving);
+                terrace_event::spawn(serving);
             }
             Err(e) => accept_failed(&worker, &e).await,
         }
         batch += 1;
         if batch % ACCEPT_BATCH_MAX == 0 {
-            tokio::task::yield_now().await;
+            terrace_event::yield_now().await;
         }
     }
 }
@@ -297,7 +297,7 @@ async fn accept_failed(worker: &Worker, error: &io::Error) {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
             log.print(Level::Crit, None, format_args!("accept4() failed {}", OsError(error)));
-            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            terrace_event::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
         }
         // The connection ended before it was taken.
         _ => log.print(Level::Info, None, format_args!("accept4() failed {}", OsError(error))),

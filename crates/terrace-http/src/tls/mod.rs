@@ -131,7 +131,7 @@ pub(crate) async fn handshake(client: &Rc<Client>) -> bool {
     let Some(tls) = client.stream.tls() else { return true };
     let server = client.worker.generation.server(client.listen().names.default_server());
     let timeout = Duration::from_millis(server.core.client_header_timeout_ms);
-    let ended = match tokio::time::timeout(timeout, shake(client, tls)).await {
+    let ended = match terrace_event::timeout(timeout, shake(client, tls)).await {
         Ok(ended) => ended,
         Err(_) => Err(Failure::Quiet("client timed out (110: Connection timed out)".to_owned())),
     };

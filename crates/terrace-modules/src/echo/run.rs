@@ -117,7 +117,7 @@ impl Run {
             Next::Sent(sending) => {
                 self.queue.beside(sending).await;
             }
-            Next::Sleep(duration) => self.queue.beside(tokio::time::sleep(duration)).await,
+            Next::Sleep(duration) => self.queue.beside(terrace_event::sleep(duration)).await,
             Next::ReadBody => return self.read_body().await,
             Next::SendBody => return self.send_body().await,
             Next::Subrequest(at) => return self.subrequest(at).await,

@@ -46,7 +46,7 @@ impl Module for AccessLog {
         let logs = worker::of(w);
         logs.wants_flushes().then(|| -> LocalFuture<_> {
             Box::pin(async move {
-                tokio::task::spawn_local(worker::flush_when_due(logs));
+                terrace_event::spawn(worker::flush_when_due(logs));
                 Ok(())
             })
         })

@@ -143,7 +143,7 @@ pub(super) async fn flush_when_due(logs: Rc<WorkerLogs>) {
     loop {
         logs.filled.notified().await;
         while let Some(wait_ms) = logs.flush_due() {
-            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            terrace_event::sleep(Duration::from_millis(wait_ms)).await;
             clock::update();
         }
     }

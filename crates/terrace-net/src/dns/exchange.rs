@@ -6,18 +6,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use terrace_base::OsError;
 use terrace_base::log::{ErrorLog, Level};
+use terrace_event::{timeout, timeout_at};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use super::NOT_FOUND;
 use super::message::{Kind, Malformed, Query, Reply};
-use crate::{Address, Datagram};
+use crate::{Address, ConnectError, Datagram, Stream, connect};
 
 /// The longest datagram that is read; without EDNS a server sends no more than 512 bytes.
 const DATAGRAM_BYTES_MAX: usize = 4096;
@@ -99,13 +97,18 @@ impl Exchange<'_> {
 
     async fn over_tcp(&self, query: &Query) -> Result<Reply, Trouble> {
         let exchange = async {
-            let mut stream = TcpStream::connect(self.server).await.map_err(io_error("connect()"))?;
+            let stream = match connect(&Address::Ip(self.server), self.patience_ms).await {
+                Ok(stream) => stream,
+                Err(ConnectError::Timeout) => return Err(Trouble::Silent),
+                Err(ConnectError::Io(e) | ConnectError::Bind(e)) => return Err(io_error("connect()")(e)),
+            };
             let length = u16::try_from(query.bytes().len()).unwrap_or(u16::MAX);
             let message = [&length.to_be_bytes(), query.bytes()].concat();
             stream.write_all(&message).await.map_err(io_error("send()"))?;
-            let length = stream.read_u16().await.map_err(io_error("recv()"))?;
-            let mut message = vec![0; usize::from(length)];
-            stream.read_exact(&mut message).await.map_err(io_error("recv()"))?;
+            let mut length = [0; 2];
+            read_whole(&stream, &mut length).await.map_err(io_error("recv()"))?;
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            read_whole(&stream, &mut message).await.map_err(io_error("recv()"))?;
             match query.read(&message) {
                 // What does not fit here fits nowhere.
                 Ok(Reply::Truncated) => Err(Trouble::Wrong),
@@ -124,6 +127,16 @@ impl Exchange<'_> {
         let (name, server) = (self.name, self.server);
         self.log.print(level, None, format_args!("{what} while resolving \"{name}\", resolver: {server}"));
     }
+}
+
+async fn read_whole(stream: &Stream, mut buf: &mut [u8]) -> io::Result<()> {
+    while !buf.is_empty() {
+        match stream.read(buf).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => buf = &mut buf[n..],
+        }
+    }
+    Ok(())
 }
 
 /// What the replies of an exchange say together.

@@ -18,12 +18,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use terrace_base::clock;
 use terrace_base::log::{ErrorLog, Level};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 pub use addresses::Addresses;
 pub use message::{Kind, Malformed, Query, Reply};
@@ -162,7 +161,8 @@ impl Resolver {
         Some(Rc::clone(&found.addresses))
     }
 
-    /// The addresses of a name, which may take up to `timeout_ms`. Runs inside a `LocalSet`.
+    /// The addresses of a name, which may take up to `timeout_ms`. Runs on an event loop; without servers of its own the
+    /// resolver also needs a runtime of tokio entered, for the system's call blocks.
     ///
     /// # Errors
     /// When it has none, or nobody says.
@@ -172,7 +172,7 @@ impl Resolver {
             return Ok(known);
         }
         let flight = self.flight(&name)?;
-        let waited = tokio::time::timeout(Duration::from_millis(timeout_ms), flight.wait()).await;
+        let waited = terrace_event::timeout(Duration::from_millis(timeout_ms), flight.wait()).await;
         waited.unwrap_or(Err(ResolveError::Timeout))
     }
 
@@ -190,7 +190,7 @@ impl Resolver {
         let flight = Rc::<Flight>::default();
         flights.insert(name.into(), Rc::clone(&flight));
         let (resolver, name, begun) = (Rc::clone(self), Box::<str>::from(name), Rc::clone(&flight));
-        tokio::task::spawn_local(async move {
+        terrace_event::spawn(async move {
             let outcome = resolver.ask(&name, &begun).await;
             resolver.flights.borrow_mut().remove(&name);
             // Nobody else sets it.
@@ -293,7 +293,7 @@ impl Resolver {
             if let Some(code) = failed {
                 return Ok(Answer::Failed(code));
             }
-            tokio::time::sleep_until(round_end).await;
+            terrace_event::sleep_until(round_end).await;
         }
     }
 

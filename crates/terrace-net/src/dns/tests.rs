@@ -1,33 +1,43 @@
 //! The resolver against servers of the test's own, for what takes patience or many names; the rest is tested end to end.
 
-use tokio::net::UdpSocket;
-use tokio::runtime::LocalOptions;
+use std::future::poll_fn;
+use std::net::UdpSocket;
+use std::task::{Poll, ready};
+
+use terrace_event::{EventLoop, Source};
 
 use super::*;
 
 /// Runs a test as a worker runs its tasks.
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_unpark(clock::update)
-        .build_local(LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async {
-        clock::update();
-        test().await;
-    });
+    EventLoop::new(clock::update_at).unwrap().block_on(test());
+}
+
+/// The next datagram and who sent it.
+async fn receive(socket: &Source<UdpSocket>, buf: &mut [u8]) -> (usize, SocketAddr) {
+    poll_fn(|cx| {
+        loop {
+            ready!(socket.poll_read_ready(cx));
+            if let Ok(received) = socket.try_read(|s| s.recv_from(buf)) {
+                return Poll::Ready(received);
+            }
+        }
+    })
+    .await
 }
 
 /// A server that answers questions for IPv4 with 127.0.0.1, and those for IPv6 if told to; counts the questions.
-async fn server(answers_v6: bool) -> (SocketAddr, Rc<Cell<usize>>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+fn server(answers_v6: bool) -> (SocketAddr, Rc<Cell<usize>>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     let asked = Rc::new(Cell::new(0));
     let counted = Rc::clone(&asked);
-    tokio::task::spawn_local(async move {
+    let socket = Source::new(socket).unwrap();
+    terrace_event::spawn(async move {
         let mut buffer = [0; 512];
         loop {
-            let (bytes, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let (bytes, peer) = receive(&socket, &mut buffer).await;
             counted.set(counted.get() + 1);
             let mut reply = buffer[..bytes].to_vec();
             let is_v6 = reply[bytes - 3] == 28;
@@ -37,7 +47,7 @@ async fn server(answers_v6: bool) -> (SocketAddr, Rc<Cell<usize>>) {
                 reply.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x0e\x10\x00\x04\x7f\x00\x00\x01");
             }
             if !is_v6 || answers_v6 {
-                socket.send_to(&reply, peer).await.unwrap();
+                socket.io().send_to(&reply, peer).unwrap();
             }
         }
     });
@@ -45,8 +55,8 @@ async fn server(answers_v6: bool) -> (SocketAddr, Rc<Cell<usize>>) {
 }
 
 /// One that says nothing.
-fn silent() -> (std::net::UdpSocket, SocketAddr) {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+fn silent() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
@@ -66,7 +76,7 @@ const LONG_MS: u64 = 60_000;
 fn the_next_server_is_asked_when_one_is_silent_which_then_rests() {
     run(|| async {
         let (held, silent) = silent();
-        let (good, asked) = server(true).await;
+        let (good, asked) = server(true);
         let resolver = resolver(vec![silent, good]);
         for name in ["a.test", "b.test", "c.test", "d.test"] {
             assert_eq!(only(&resolver.resolve(name, LONG_MS).await.unwrap()), "127.0.0.1");
@@ -82,7 +92,7 @@ fn the_next_server_is_asked_when_one_is_silent_which_then_rests() {
 #[test]
 fn a_server_that_is_silent_about_one_family_is_taken_by_its_word_about_the_other() {
     run(|| async {
-        let (good, _) = server(false).await;
+        let (good, _) = server(false);
         let found = resolver(vec![good]).resolve("a.test", LONG_MS).await.unwrap();
         assert_eq!(only(&found), "127.0.0.1");
     });
@@ -95,7 +105,7 @@ fn a_name_nobody_waits_for_any_more_is_no_longer_asked_for() {
         let resolver = resolver(vec![silent]);
         assert_eq!(resolver.resolve("a.test", 1).await.unwrap_err(), ResolveError::Timeout);
         while !resolver.flights.borrow().is_empty() {
-            tokio::task::yield_now().await;
+            terrace_event::yield_now().await;
         }
         assert!(resolver.known("a.test").is_none());
     });
@@ -104,7 +114,7 @@ fn a_name_nobody_waits_for_any_more_is_no_longer_asked_for() {
 #[test]
 fn names_beyond_the_bounds_push_others_out_or_fail() {
     run(|| async {
-        let (good, _) = server(true).await;
+        let (good, _) = server(true);
         let resolver = resolver(vec![good]);
         for n in 0..NAMES_MAX + 10 {
             resolver.resolve(&format!("n{n}.test"), LONG_MS).await.unwrap();

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, c_int};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -14,9 +15,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use smallvec::smallvec;
+use terrace_event::Source;
 use terrace_lua::{Operation, Value, Values, pending};
-use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::socket::{Failed, Ready, Stream, Want};
@@ -158,11 +158,9 @@ fn start(args: &[u8], environ: Option<&[u8]>, merge: bool) -> io::Result<Process
     };
     // The command keeps ends of the merged pipe open.
     drop(command);
-    let sink = |fd: OwnedFd| pipe::Sender::from_owned_fd(fd).map(Stream::to_process);
-    let source = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd).map(Stream::of_process);
-    let stdin = child.stdin.take().map(|s| sink(s.into())).transpose()?;
-    let stderr = child.stderr.take().map(|s| source(s.into())).transpose()?;
-    let stdout = stdout.map(source).transpose()?;
+    let stdin = child.stdin.take().map(|s| Stream::of_pipe(s.into())).transpose()?;
+    let stderr = child.stderr.take().map(|s| Stream::of_pipe(s.into())).transpose()?;
+    let stdout = stdout.map(Stream::of_pipe).transpose()?;
     let process = Process {
         child: RefCell::new(child),
         ended: Cell::new(None),
@@ -356,7 +354,7 @@ extern "C" fn wait(process: *const Process, out: *mut Text) -> c_int {
         pending::set(Box::pin(async move {
             let waiting = Waiting::new(&p);
             let limit = Duration::from_millis(p.wait_ms.get());
-            let ended = tokio::time::timeout(limit, ended(&p)).await;
+            let ended = terrace_event::timeout(limit, ended(&p)).await;
             drop(waiting);
             let Ok(status) = ended else { return failed("timeout") };
             p.is_over.set(true);
@@ -395,19 +393,18 @@ async fn ended(process: &Process) -> ExitStatus {
         }
         match &descriptor {
             // Readable once the process has ended.
-            Some(fd) => drop(fd.readable().await),
-            None => tokio::time::sleep(ASKED_EVERY).await,
+            Some(fd) => poll_fn(|cx| fd.poll_read_ready(cx)).await,
+            None => terrace_event::sleep(ASKED_EVERY).await,
         }
     }
 }
 
 /// A descriptor that tells of a process's end.
-fn descriptor_of(pid: u32) -> Option<AsyncFd<OwnedFd>> {
+fn descriptor_of(pid: u32) -> Option<Source<OwnedFd>> {
     // SAFETY: makes a descriptor of a child; nothing of ours is passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: a descriptor that was made just now and that nothing else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: an owned descriptor stays the same for as long as it is kept.
-    unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.ok()
+    Source::new(fd).ok()
 }

@@ -148,7 +148,7 @@ extern "C" fn semaphore_wait(semaphore: *const Semaphore, ms: f64) -> c_int {
     let place = Place::new(&semaphore);
     let limit = Duration::from_millis(ms.min(WAIT_MS_MAX) as u64);
     pending::set(Box::pin(async move {
-        match tokio::time::timeout(limit, place.granted()).await {
+        match terrace_event::timeout(limit, place.granted()).await {
             Ok(()) => smallvec![Value::Bool(true)],
             Err(_) => smallvec![Value::Nil, Value::from("timeout")],
         }

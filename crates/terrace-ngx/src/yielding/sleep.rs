@@ -21,9 +21,9 @@ extern "C" fn sleep(seconds: f64) -> c_int {
     let duration = Duration::from_secs_f64(seconds);
     pending::set(Box::pin(async move {
         if duration.is_zero() {
-            tokio::task::yield_now().await;
+            terrace_event::yield_now().await;
         } else {
-            tokio::time::sleep(duration).await;
+            terrace_event::sleep(duration).await;
         }
         Values::new()
     }));

@@ -150,13 +150,13 @@ impl Timer {
     /// Whether the drain began before the time was over.
     async fn wait(&self) -> bool {
         if self.delay.is_zero() {
-            tokio::task::yield_now().await;
+            terrace_event::yield_now().await;
             return false;
         }
         tokio::select! {
             biased;
             () = self.worker.draining() => true,
-            () = tokio::time::sleep(self.delay) => false,
+            () = terrace_event::sleep(self.delay) => false,
         }
     }
 

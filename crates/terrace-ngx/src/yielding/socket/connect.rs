@@ -147,7 +147,7 @@ impl Attempt {
     }
 
     async fn queue(&self, pool: Rc<Pool>) -> Result<(), String> {
-        match tokio::time::timeout(Duration::from_millis(self.left_ms()), pool.wait()).await {
+        match terrace_event::timeout(Duration::from_millis(self.left_ms()), pool.wait()).await {
             Ok(Acquired::Idle(conn)) => {
                 reuse(self.busy.socket(), conn);
                 Ok(())

@@ -107,10 +107,10 @@ impl Pools {
             return;
         }
         let pools = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
+        terrace_event::spawn(async move {
             loop {
                 let Some(next_ms) = pools.upgrade().and_then(|p| p.sweep()) else { return };
-                tokio::time::sleep(Duration::from_millis(next_ms)).await;
+                terrace_event::sleep(Duration::from_millis(next_ms)).await;
             }
         });
     }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::ffi::c_int;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use terrace_event::Source;
 use terrace_http::Request;
-use tokio::net::unix::pipe;
 
 use super::input::Want;
 use super::tcp::{Begun, Refusal, Tcp, Use};
@@ -44,14 +46,10 @@ impl From<Refusal> for Failed {
 }
 
 impl Stream {
-    /// What a process reads.
-    pub fn to_process(pipe: pipe::Sender) -> Stream {
-        Stream(Tcp::unowned(Transport::Sink(pipe)))
-    }
-
-    /// What a process writes.
-    pub fn of_process(pipe: pipe::Receiver) -> Stream {
-        Stream(Tcp::unowned(Transport::Source(pipe)))
+    /// An end of a pipe.
+    pub fn of_pipe(end: OwnedFd) -> io::Result<Stream> {
+        rustix::io::ioctl_fionbio(&end, true)?;
+        Ok(Stream(Tcp::unowned(Transport::Pipe(Source::new(end)?))))
     }
 
     /// How long a call may wait.

@@ -144,7 +144,7 @@ impl Attempt {
         if let Some(tls) = stream.tls() {
             let name = self.name.as_deref();
             let shaking = tls.connect(&self.client, name, name.is_some(), self.session.as_ref());
-            match tokio::time::timeout(Duration::from_millis(self.timeout_ms), shaking).await {
+            match terrace_event::timeout(Duration::from_millis(self.timeout_ms), shaking).await {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => return Err(self.failure(&e)),
                 Err(_) => return Err("timeout".to_owned()),

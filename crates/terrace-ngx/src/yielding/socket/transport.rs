@@ -2,14 +2,15 @@
 //! or a pipe to another process.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
+use terrace_event::Source;
 use terrace_http::Request;
 use terrace_http::connection::{Client, Reading};
 use terrace_net::Stream;
-use tokio::net::unix::pipe;
 
 /// Where bytes come from and go to.
 pub enum Transport {
@@ -19,10 +20,8 @@ pub enum Transport {
     Client(Rc<Client>),
     /// The request's body, decoded. Weak: the socket may live longer than its request.
     Body(Weak<Request>),
-    /// What another process writes.
-    Source(pipe::Receiver),
-    /// What another process reads.
-    Sink(pipe::Sender),
+    /// What another process writes or reads.
+    Pipe(Source<OwnedFd>),
 }
 
 fn unfit() -> io::Error {
@@ -40,8 +39,7 @@ impl Transport {
             Transport::Peer(s) => s.try_read(buf),
             Transport::Client(c) => c.try_take(buf),
             Transport::Body(r) => r.upgrade().ok_or_else(gone)?.try_read_body(buf),
-            Transport::Source(p) => p.try_read(buf),
-            Transport::Sink(_) => Err(unfit()),
+            Transport::Pipe(p) => p.try_read(|p| Ok(rustix::io::read(p, &mut *buf)?)),
         }
     }
 
@@ -54,8 +52,7 @@ impl Transport {
                 Some(r) => r.poll_body_ready(cx),
                 None => Poll::Ready(Err(gone())),
             },
-            Transport::Source(p) => p.poll_read_ready(cx),
-            Transport::Sink(_) => Poll::Ready(Err(unfit())),
+            Transport::Pipe(p) => p.poll_read_ready(cx).map(Ok),
         }
     }
 
@@ -64,8 +61,8 @@ impl Transport {
         match self {
             Transport::Peer(s) => s.try_write(data),
             Transport::Client(c) => c.try_put(data),
-            Transport::Sink(p) => p.try_write(data),
-            Transport::Body(_) | Transport::Source(_) => Err(unfit()),
+            Transport::Pipe(p) => p.try_write(|p| Ok(rustix::io::write(p, data)?)),
+            Transport::Body(_) => Err(unfit()),
         }
     }
 
@@ -75,8 +72,8 @@ impl Transport {
             match self {
                 Transport::Peer(s) => return s.poll_write(cx, data),
                 Transport::Client(c) => ready!(c.stream.poll_write_ready(cx))?,
-                Transport::Sink(p) => ready!(p.poll_write_ready(cx))?,
-                Transport::Body(_) | Transport::Source(_) => return Poll::Ready(Err(unfit())),
+                Transport::Pipe(p) => ready!(p.poll_write_ready(cx)),
+                Transport::Body(_) => return Poll::Ready(Err(unfit())),
             }
             match self.try_write(data) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

@@ -230,7 +230,7 @@ extern "C" fn udp_receive(socket: *const Udp, size: f64) -> c_int {
 async fn receive(datagram: &Datagram, size: usize, timeout_ms: u64, r: &Request) -> Values {
     let mut buf = vec![0; size];
     let received = poll_fn(|cx| datagram.poll_receive(cx, &mut buf));
-    let error = match tokio::time::timeout(Duration::from_millis(timeout_ms), received).await {
+    let error = match terrace_event::timeout(Duration::from_millis(timeout_ms), received).await {
         Ok(Ok(n)) => {
             buf.truncate(n);
             return smallvec![Value::from(buf)];
