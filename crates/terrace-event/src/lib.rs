@@ -11,6 +11,9 @@ mod source;
 mod tasks;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 pub use event_loop::EventLoop;
 pub use source::Source;
 pub use tasks::{TaskHandle, spawn, yield_now};

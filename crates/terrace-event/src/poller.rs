@@ -29,7 +29,11 @@ pub struct Poller {
 impl Poller {
     pub fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Poller { epoll, sources: RefCell::default(), events: RefCell::new(Vec::with_capacity(EVENTS_MAX)) })
+        Ok(Poller {
+            epoll,
+            sources: RefCell::default(),
+            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
+        })
     }
 
     /// A descriptor to which other threads write to end a wait.

@@ -174,7 +174,9 @@ pub fn poll(core: &Core, key: TaskKey) {
 
 fn remove(core: &Core, key: TaskKey) {
     let task = core.tasks.borrow_mut().0.remove(key);
-    task.map(drop_quietly);
+    if let Some(task) = task {
+        drop_quietly(task);
+    }
 }
 
 /// A future that panics while it is dropped ends nothing else.

@@ -199,7 +199,7 @@ impl Filter {
 mod tests {
     use super::*;
     use crate::rewrite::Rewrite;
-    use crate::testing::{get, site};
+    use crate::testing::{get, run, site};
 
     static MODULES: &[&dyn Module] = &[&terrace_http::core::Core, &Rewrite, &Charset];
 
@@ -212,37 +212,48 @@ mod tests {
         get(&worker, "/").await.field("Content-Type")
     }
 
-    #[tokio::test]
-    async fn named_for_its_types_only() {
-        let on = "charset utf-8;";
-        assert_eq!(leaves_with(on, "text/html", 200).await, "text/html; charset=utf-8");
-        assert_eq!(leaves_with(on, "TEXT/plain", 404).await, "TEXT/plain; charset=utf-8");
-        assert_eq!(leaves_with(on, "application/json", 200).await, "application/json");
-        assert_eq!(leaves_with("charset off;", "text/html", 200).await, "text/html");
+    #[test]
+    fn named_for_its_types_only() {
+        run(async {
+            let on = "charset utf-8;";
+            assert_eq!(leaves_with(on, "text/html", 200).await, "text/html; charset=utf-8");
+            assert_eq!(leaves_with(on, "TEXT/plain", 404).await, "TEXT/plain; charset=utf-8");
+            assert_eq!(leaves_with(on, "application/json", 200).await, "application/json");
+            assert_eq!(leaves_with("charset off;", "text/html", 200).await, "text/html");
+        });
     }
 
-    #[tokio::test]
-    async fn what_is_named_already_and_redirects_stay() {
-        let on = "charset utf-8;";
-        assert_eq!(leaves_with(on, "text/html; charset=koi8-r", 200).await, "text/html; charset=koi8-r");
-        assert_eq!(leaves_with(on, "text/html", 302).await, "text/html");
+    #[test]
+    fn what_is_named_already_and_redirects_stay() {
+        run(async {
+            let on = "charset utf-8;";
+            assert_eq!(leaves_with(on, "text/html; charset=koi8-r", 200).await, "text/html; charset=koi8-r");
+            assert_eq!(leaves_with(on, "text/html", 302).await, "text/html");
+        });
     }
 
-    #[tokio::test]
-    async fn types_replace_the_defaults_but_for_html() {
-        let css = "charset utf-8; charset_types text/css;";
-        assert_eq!(leaves_with(css, "text/css", 200).await, "text/css; charset=utf-8");
-        assert_eq!(leaves_with(css, "text/html", 200).await, "text/html; charset=utf-8");
-        assert_eq!(leaves_with(css, "text/plain", 200).await, "text/plain");
-        assert_eq!(
-            leaves_with("charset utf-8; charset_types *;", "image/x", 200).await,
-            "image/x; charset=utf-8"
-        );
+    #[test]
+    fn types_replace_the_defaults_but_for_html() {
+        run(async {
+            let css = "charset utf-8; charset_types text/css;";
+            assert_eq!(leaves_with(css, "text/css", 200).await, "text/css; charset=utf-8");
+            assert_eq!(leaves_with(css, "text/html", 200).await, "text/html; charset=utf-8");
+            assert_eq!(leaves_with(css, "text/plain", 200).await, "text/plain");
+            assert_eq!(
+                leaves_with("charset utf-8; charset_types *;", "image/x", 200).await,
+                "image/x; charset=utf-8"
+            );
+        });
     }
 
-    #[tokio::test]
-    async fn a_variable_names_it_and_an_empty_one_does_not() {
-        assert_eq!(leaves_with("charset $request_method;", "text/html", 200).await, "text/html; charset=GET");
-        assert_eq!(leaves_with("charset $arg_none;", "text/html", 200).await, "text/html");
+    #[test]
+    fn a_variable_names_it_and_an_empty_one_does_not() {
+        run(async {
+            assert_eq!(
+                leaves_with("charset $request_method;", "text/html", 200).await,
+                "text/html; charset=GET"
+            );
+            assert_eq!(leaves_with("charset $arg_none;", "text/html", 200).await, "text/html");
+        });
     }
 }

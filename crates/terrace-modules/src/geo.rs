@@ -166,33 +166,35 @@ fn parse(b: &mut Builder, row: &Node, text: &str) -> Result<Network, ConfError> 
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Rig, get};
+    use crate::testing::{Rig, get, run};
     use terrace_http::Module;
 
     static MODULES: &[&dyn Module] = &[&terrace_http::core::Core, &super::Geo, &crate::rewrite::Rewrite];
 
-    #[tokio::test]
-    async fn the_smallest_network_wins() {
-        let rig = Rig::new();
-        let conf = r"http { geo $arg_ip $where {
+    #[test]
+    fn the_smallest_network_wins() {
+        run(async {
+            let rig = Rig::new();
+            let conf = r"http { geo $arg_ip $where {
             default out; 10.0.0.0/8 ten; 10.1.0.0/16 ten-one; 10.1.2.3 host; 2001:db8::/32 six;
             192.168.0.0/16 gone; delete 192.168.0.0/16; 255.255.255.255 none; }
             server { return 200 $where; } }";
-        let worker = rig.start(MODULES, conf);
-        for (ip, expected) in [
-            ("10.2.0.1", "ten"),
-            ("10.1.9.9", "ten-one"),
-            ("10.1.2.3", "host"),
-            ("11.0.0.1", "out"),
-            ("192.168.1.1", "out"),
-            ("2001:db8::1", "six"),
-            ("2001:db9::1", "out"),
-            ("::ffff:10.1.2.3", "host"),
-            ("unix:", "none"),
-        ] {
-            let answer = get(&worker, &format!("/?ip={ip}")).await;
-            assert_eq!(answer.text(), expected, "{ip}");
-        }
+            let worker = rig.start(MODULES, conf);
+            for (ip, expected) in [
+                ("10.2.0.1", "ten"),
+                ("10.1.9.9", "ten-one"),
+                ("10.1.2.3", "host"),
+                ("11.0.0.1", "out"),
+                ("192.168.1.1", "out"),
+                ("2001:db8::1", "six"),
+                ("2001:db9::1", "out"),
+                ("::ffff:10.1.2.3", "host"),
+                ("unix:", "none"),
+            ] {
+                let answer = get(&worker, &format!("/?ip={ip}")).await;
+                assert_eq!(answer.text(), expected, "{ip}");
+            }
+        });
     }
 
     #[test]

@@ -2,18 +2,19 @@
 //! sockets and the real connection code.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use terrace_base::clock;
 use terrace_conf::{ConfError, Registry};
+use terrace_event::EventLoop;
 use terrace_http::conf::Paths;
 use terrace_http::persistent::Persistent;
 use terrace_http::{Builder, Generation, Module, Worker, connection};
 use terrace_net::{Address, Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 
 /// The modules that a test is about.
@@ -100,6 +101,14 @@ impl Rig {
     }
 }
 
+/// Runs a test as a worker runs its tasks, with a background runtime beside it.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let background = background.expect("a runtime");
+    let _entered = background.enter();
+    EventLoop::new(clock::update_at).expect("an event loop").block_on(test)
+}
+
 /// A rig, and a worker whose `http` block has this text.
 pub(crate) fn site(modules: Modules, http: &str) -> (Rig, Rc<Worker>) {
     let rig = Rig::new();
@@ -125,14 +134,22 @@ pub(crate) async fn ask(worker: &Rc<Worker>, line: &str, fields: &[&str]) -> Ans
 
 /// Sends bytes over a connection of their own and returns everything that comes back.
 pub(crate) async fn send(worker: &Rc<Worker>, bytes: &[u8]) -> Vec<u8> {
-    let (mut near, far) = UnixStream::pair().expect("a pair of sockets");
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    let [near, far] = [near, far].map(|end| {
+        end.set_nonblocking(true).expect("an end that does not block");
+        Stream::new(end.into()).expect("an event loop")
+    });
     let peer = Address::Ip(([127, 0, 0, 1], 40_000).into());
-    let served = connection::serve(Rc::clone(worker), Stream::Unix(far), peer, 0, 1, 0);
+    let served = connection::serve(Rc::clone(worker), far, peer, 0, 1, 0);
     let asked = async move {
         near.write_all(bytes).await.expect("the request is taken");
-        let mut answer = Vec::new();
-        near.read_to_end(&mut answer).await.expect("the answer ends");
-        answer
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+        loop {
+            match near.read(&mut part).await.expect("the answer ends") {
+                0 => return answer,
+                n => answer.extend_from_slice(&part[..n]),
+            }
+        }
     };
     tokio::join!(served, asked).1
 }

@@ -3,18 +3,20 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use terrace_base::clock;
 use terrace_conf::Registry;
+use terrace_event::EventLoop;
 use terrace_http::Step;
 use terrace_http::conf::Paths;
 use terrace_http::core::Core;
 use terrace_http::generation::ServerIndex;
 use terrace_http::{Builder, Generation, Module, Request, Worker, engine};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use terrace_net::{ListenOptions, Listener};
 
 use crate::{Attempt, Balancer, FailureKind, KNOWN, LastFailure, set_balancer};
 
@@ -24,7 +26,7 @@ static MODULES: &[&dyn Module] =
 /// `test_balancer address…;` in an upstream: these peers, one an attempt.
 struct TestBalancer;
 
-struct Listed(Vec<std::net::SocketAddr>);
+struct Listed(Vec<SocketAddr>);
 
 /// What a balancer was told of the attempt before, by request.
 #[derive(Default)]
@@ -142,28 +144,31 @@ fn proxy_directives_are_refused_with_nginxs_words() {
 
 /// A server that answers each connection with the next script: the pieces are sent one a request, then it closes.
 struct Peer {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     seen: Rc<RefCell<Vec<String>>>,
     connections: Rc<RefCell<usize>>,
 }
 
-async fn peer(scripts: Vec<Vec<&'static str>>) -> Peer {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+fn peer(scripts: Vec<Vec<&'static str>>) -> Peer {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+    let listener = Listener::bind(&any, &ListenOptions::default()).unwrap();
+    let address = listener.socket().local_addr().unwrap().as_socket().unwrap();
+    let acceptor = listener.acceptor().unwrap();
     let seen = Rc::new(RefCell::new(Vec::new()));
     let connections = Rc::new(RefCell::new(0));
     let (log, count) = (Rc::clone(&seen), Rc::clone(&connections));
     let mut scripts = VecDeque::from(scripts);
     terrace_event::spawn(async move {
         while let Some(answers) = scripts.pop_front() {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (stream, _) = acceptor.accept().await.unwrap();
             *count.borrow_mut() += 1;
             for answer in answers {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
-                    match stream.read_u8().await {
-                        Ok(b) => request.push(b),
-                        Err(_) => return,
+                    let mut byte = [0];
+                    match stream.read(&mut byte).await {
+                        Ok(1) => request.push(byte[0]),
+                        _ => return,
                     }
                 }
                 log.borrow_mut().push(String::from_utf8(request).unwrap());
@@ -190,8 +195,7 @@ async fn get(worker: &Rc<Worker>, target: &str) -> (Rc<Request>, String) {
 }
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, test);
+    EventLoop::new(clock::update_at).unwrap().block_on(test);
 }
 
 fn variable(r: &Request, name: &str) -> String {
@@ -206,7 +210,7 @@ const OK: &str =
 #[test]
 fn kept_connections_are_reused_and_stale_ones_replaced() {
     run(async {
-        let p = peer(vec![vec![OK, OK], vec![OK]]).await;
+        let p = peer(vec![vec![OK, OK], vec![OK]]);
         let w = worker(&format!(
             "upstream u {{ server {}; keepalive 2; }} server {{ listen 1; proxy_http_version 1.1; \
              proxy_set_header Connection \"\"; proxy_set_header X-A \"$proxy_host\"; location /a/ {{ proxy_pass http://u/b/; }} }}",
@@ -231,9 +235,10 @@ fn bodies_of_every_framing_pass() {
         let p = peer(vec![
             vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"],
             vec!["HTTP/1.1 200 OK\r\n\r\nuntil close"],
-            vec!["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 203 Odd Words\r\nContent-Length: 1\r\n\r\n!"],
-        ])
-        .await;
+            vec![
+                "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 203 Odd Words\r\nContent-Length: 1\r\n\r\n!",
+            ],
+        ]);
         let w = worker(&format!("server {{ listen 1; location / {{ proxy_pass http://{}; }} }}", p.address));
         for want in [(200, "abcde"), (200, "until close"), (203, "!")] {
             let (r, body) = get(&w, "/").await;
@@ -252,8 +257,7 @@ fn a_body_cut_short_never_looks_complete() {
         let p = peer(vec![
             vec!["HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"],
             vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"],
-        ])
-        .await;
+        ]);
         let w = worker(&format!("server {{ listen 1; location / {{ proxy_pass http://{}; }} }}", p.address));
         for want in ["short", "hel"] {
             let (r, body) = get(&w, "/").await;
@@ -266,8 +270,8 @@ fn a_body_cut_short_never_looks_complete() {
 #[test]
 fn the_next_peer_is_asked_where_one_fails() {
     run(async {
-        let bad = peer(vec![vec![], vec!["HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]]).await;
-        let good = peer(vec![vec![OK], vec![OK]]).await;
+        let bad = peer(vec![vec![], vec!["HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]]);
+        let good = peer(vec![vec![OK], vec![OK]]);
         let w = worker(&format!(
             "upstream u {{ server {} max_fails=0; server {} backup; }} \
              server {{ listen 1; proxy_next_upstream error http_500; location / {{ proxy_pass http://u; }} }}",
@@ -285,8 +289,8 @@ fn the_next_peer_is_asked_where_one_fails() {
 #[test]
 fn a_balancer_chooses_and_is_told_of_failures() {
     run(async {
-        let bad = peer(vec![vec!["nonsense\r\n"]]).await;
-        let good = peer(vec![vec![OK]]).await;
+        let bad = peer(vec![vec!["nonsense\r\n"]]);
+        let good = peer(vec![vec![OK]]);
         let w = worker(&format!(
             "upstream u {{ server 0.0.0.1; test_balancer {} {}; }} server {{ listen 1; \
              proxy_next_upstream error invalid_header; location / {{ proxy_pass http://u; }} }}",

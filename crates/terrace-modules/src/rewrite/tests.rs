@@ -1,6 +1,6 @@
 //! One server whose locations each show one behaviour; the expectations are what nginx answers to the same file.
 
-use crate::testing::{Rig, get};
+use crate::testing::{Rig, get, run};
 use terrace_http::Module;
 
 static MODULES: &[&dyn Module] = &[
@@ -194,61 +194,70 @@ fn rig() -> Rig {
     rig
 }
 
-#[tokio::test]
-async fn locations_answer_as_nginx_does() {
-    let rig = rig();
-    let worker = rig.start(MODULES, SERVER);
-    for (target, status, text) in CASES {
-        let answer = get(&worker, target).await;
-        let (location, body) = (answer.field("Location"), answer.text());
-        assert_eq!(answer.status, *status, "{target}: {body}\n{}", rig.errors());
-        if *text != "-" {
-            let got = if location.is_empty() { body } else { &location };
-            assert_eq!(got, *text, "{target}\n{}", rig.errors());
+#[test]
+fn locations_answer_as_nginx_does() {
+    run(async {
+        let rig = rig();
+        let worker = rig.start(MODULES, SERVER);
+        for (target, status, text) in CASES {
+            let answer = get(&worker, target).await;
+            let (location, body) = (answer.field("Location"), answer.text());
+            assert_eq!(answer.status, *status, "{target}: {body}\n{}", rig.errors());
+            if *text != "-" {
+                let got = if location.is_empty() { body } else { &location };
+                assert_eq!(got, *text, "{target}\n{}", rig.errors());
+            }
         }
-    }
-    let errors = rig.errors();
-    assert!(errors.contains("using uninitialized \"never\" variable"), "{errors}");
-    assert!(
-        errors.contains("rewrite or internal redirection cycle while processing \"/r/loop\""),
-        "{errors}"
-    );
+        let errors = rig.errors();
+        assert!(errors.contains("using uninitialized \"never\" variable"), "{errors}");
+        assert!(
+            errors.contains("rewrite or internal redirection cycle while processing \"/r/loop\""),
+            "{errors}"
+        );
+    });
 }
 
-#[tokio::test]
-async fn the_type_of_a_text_is_that_of_the_uri_or_the_default() {
-    let rig = rig();
-    let worker = rig.start(MODULES, SERVER);
-    assert_eq!(get(&worker, "/text").await.field("Content-Type"), "text/x-test");
-    assert_eq!(get(&worker, "/typed.html").await.field("Content-Type"), "text/html");
-    let nothing = get(&worker, "/nothing").await;
-    assert_eq!((nothing.status, nothing.field("Content-Type").as_str()), (204, ""));
+#[test]
+fn the_type_of_a_text_is_that_of_the_uri_or_the_default() {
+    run(async {
+        let rig = rig();
+        let worker = rig.start(MODULES, SERVER);
+        assert_eq!(get(&worker, "/text").await.field("Content-Type"), "text/x-test");
+        assert_eq!(get(&worker, "/typed.html").await.field("Content-Type"), "text/html");
+        let nothing = get(&worker, "/nothing").await;
+        assert_eq!((nothing.status, nothing.field("Content-Type").as_str()), (204, ""));
+    });
 }
 
-#[tokio::test]
-async fn rewrites_are_logged_where_that_is_asked_for() {
-    let rig = rig();
-    let conf = r"http { error_log error.log notice; server { rewrite_log on;
+#[test]
+fn rewrites_are_logged_where_that_is_asked_for() {
+    run(async {
+        let rig = rig();
+        let conf = r"http { error_log error.log notice; server { rewrite_log on;
         location / { rewrite ^/nothing /x; rewrite ^/a(.*) /b$1?c=1 break; return 200; } } }";
-    let worker = rig.start(MODULES, conf);
-    get(&worker, "/ab?d=2").await;
-    let errors = rig.errors();
-    for line in [
-        "\"^/nothing\" does not match \"/ab\"",
-        "\"^/a(.*)\" matches \"/ab\"",
-        "rewritten data: \"/bb\", args: \"c=1&d=2\"",
-    ] {
-        assert!(errors.contains(line), "{line} in {errors}");
-    }
+        let worker = rig.start(MODULES, conf);
+        get(&worker, "/ab?d=2").await;
+        let errors = rig.errors();
+        for line in [
+            "\"^/nothing\" does not match \"/ab\"",
+            "\"^/a(.*)\" matches \"/ab\"",
+            "rewritten data: \"/bb\", args: \"c=1&d=2\"",
+        ] {
+            assert!(errors.contains(line), "{line} in {errors}");
+        }
+    });
 }
 
-#[tokio::test]
-async fn a_cycle_of_maps_ends() {
-    let rig = rig();
-    let conf = "http { map $a $b { default $a; } map $b $a { default $b; } server { return 200 \"[$a]\"; } }";
-    let worker = rig.start(MODULES, conf);
-    assert_eq!(get(&worker, "/").await.text(), "[]");
-    assert!(rig.errors().contains("cycle while evaluating variable"), "{}", rig.errors());
+#[test]
+fn a_cycle_of_maps_ends() {
+    run(async {
+        let rig = rig();
+        let conf =
+            "http { map $a $b { default $a; } map $b $a { default $b; } server { return 200 \"[$a]\"; } }";
+        let worker = rig.start(MODULES, conf);
+        assert_eq!(get(&worker, "/").await.text(), "[]");
+        assert!(rig.errors().contains("cycle while evaluating variable"), "{}", rig.errors());
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use terrace_http::Module;
 use terrace_http::core::Core;
 
-use crate::testing::{Rig, get};
+use crate::testing::{Rig, get, run};
 use crate::tiered_cache::{Caches, TieredCache};
 
 static MODULES: &[&dyn Module] = &[&Core, &TieredCache];
@@ -77,29 +77,31 @@ fn what_is_wrong_is_said() {
     }
 }
 
-#[tokio::test]
-async fn a_server_that_is_away_opens_the_breaker() {
-    let rig = Rig::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
-    let source = MYSQL.replacen("127.0.0.1", &address, 1);
-    let worker = rig.start(
-        MODULES,
-        &format!(
-            "http {{ cache_source things {{ {source} breaker failures=2 open=1h; }}
+#[test]
+fn a_server_that_is_away_opens_the_breaker() {
+    run(async {
+        let rig = Rig::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let source = MYSQL.replacen("127.0.0.1", &address, 1);
+        let worker = rig.start(
+            MODULES,
+            &format!(
+                "http {{ cache_source things {{ {source} breaker failures=2 open=1h; }}
             tiered_cache thing {{ source things; }}
             server {{ location = /thing {{
                 tiered_cache_pass thing; tiered_cache_key $arg_id; tiered_cache_param id $arg_id;
             }} }} }}"
-        ),
-    );
-    for id in 0..3 {
-        assert_eq!(get(&worker, &format!("/thing?id={id}")).await.status, 503);
-    }
-    let errors = rig.errors();
-    assert!(errors.contains("MySQL at 127.0.0.1:") && errors.contains("circuit open"), "{errors}");
-    let caches = worker.generation.shared::<Caches>().expect("the generation shares its caches");
-    let breakers: Vec<_> = caches.breakers().map(|(_, stats)| (stats.opened, stats.rejected)).collect();
-    assert_eq!(breakers, [(1, 1)]);
+            ),
+        );
+        for id in 0..3 {
+            assert_eq!(get(&worker, &format!("/thing?id={id}")).await.status, 503);
+        }
+        let errors = rig.errors();
+        assert!(errors.contains("MySQL at 127.0.0.1:") && errors.contains("circuit open"), "{errors}");
+        let caches = worker.generation.shared::<Caches>().expect("the generation shares its caches");
+        let breakers: Vec<_> = caches.breakers().map(|(_, stats)| (stats.opened, stats.rejected)).collect();
+        assert_eq!(breakers, [(1, 1)]);
+    });
 }
