@@ -59,7 +59,8 @@ fn tasks_run_beside_the_main_future_and_wake_each_other() {
         spawn(async move {
             yield_now().await;
             set.set(true);
-            woken.borrow_mut().take().map(Waker::wake);
+            let waker: Option<Waker> = woken.take();
+            waker.expect("somebody waits").wake();
         });
         until(&flag, &waker).await;
     });
@@ -73,7 +74,9 @@ fn another_thread_wakes_a_task_that_sleeps_in_the_kernel() {
         let thread = thread::spawn(move || {
             let mut shared = caller.lock().unwrap();
             shared.0 = true;
-            shared.1.take().map(Waker::wake);
+            if let Some(waker) = shared.1.take() {
+                waker.wake();
+            }
         });
         run(poll_fn(|cx| {
             let mut shared = shared.lock().unwrap();
