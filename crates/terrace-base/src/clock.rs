@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -24,14 +24,22 @@ pub type Iso8601 = [u8; 25];
 
 /// Reads the real-time and the monotonic clock into this thread's cache.
 pub fn update() {
+    CACHE.with(|cache| cache.real_time.set(None));
     update_at(Instant::now());
 }
 
-/// [`update`] where the monotonic clock has just been read.
+/// [`update`] where the monotonic clock has just been read. The real-time clock is read only where that was long ago; in
+/// between it is taken to have gone on as the monotonic one has.
 pub fn update_at(now: Instant) {
     CACHE.with(|cache| {
-        cache.now_ms.set(unix_ms());
-        cache.monotonic_ms.set(now.saturating_duration_since(monotonic_origin()).as_millis() as u64);
+        let read = cache.real_time.get().filter(|r| now.saturating_duration_since(r.at) < REAL_TIME_KEPT);
+        let read = read.unwrap_or_else(|| {
+            let read = RealTime { at: now, since_epoch: since_epoch() };
+            cache.real_time.set(Some(read));
+            read
+        });
+        cache.now_ms.set(whole_ms(read.since_epoch + now.saturating_duration_since(read.at)));
+        cache.monotonic_ms.set(whole_ms(now.saturating_duration_since(monotonic_origin())));
         cache.ready.set(true);
     });
 }
@@ -110,7 +118,25 @@ pub(crate) fn format_log_time(seconds: u64) -> LogTime {
 
 /// Reads the real-time clock without touching the cache.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    whole_ms(since_epoch())
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    time.as_secs() * 1000 + u64::from(time.subsec_millis())
+}
+
+/// How soon a change of the real-time clock is noticed.
+const REAL_TIME_KEPT: Duration = Duration::from_millis(10);
+
+/// What the real-time clock said at a time.
+#[derive(Clone, Copy)]
+struct RealTime {
+    at: Instant,
+    since_epoch: Duration,
 }
 
 /// A second that no clock shows: the rendered dates are not valid yet.
@@ -118,6 +144,7 @@ const NO_SECOND: u64 = u64::MAX;
 
 struct Cache {
     ready: Cell<bool>,
+    real_time: Cell<Option<RealTime>>,
     now_ms: Cell<u64>,
     monotonic_ms: Cell<u64>,
     http_second: Cell<u64>,
@@ -132,6 +159,7 @@ thread_local! {
     static CACHE: Cache = const {
         Cache {
             ready: Cell::new(false),
+            real_time: Cell::new(None),
             now_ms: Cell::new(0),
             monotonic_ms: Cell::new(0),
             http_second: Cell::new(NO_SECOND),
@@ -238,6 +266,19 @@ mod tests {
         let before = monotonic_ms();
         update();
         assert!(monotonic_ms() >= before);
+    }
+
+    #[test]
+    fn the_real_time_goes_on_with_the_monotonic_one_until_it_is_read_again() {
+        let at = Instant::now();
+        update_at(at);
+        let before_ms = now_ms();
+        update_at(at + Duration::from_millis(5));
+        assert_eq!(now_ms(), before_ms + 5);
+        // Far ahead of the real time, so this one is read.
+        update_at(at + Duration::from_secs(3600));
+        assert!(now_ms() < before_ms + 3_600_000);
+        assert!(monotonic_ms() >= 3_600_000);
     }
 
     #[test]

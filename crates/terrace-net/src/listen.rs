@@ -4,11 +4,13 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use terrace_event::Source;
 
@@ -118,7 +120,7 @@ impl Acceptor {
         poll_fn(|cx| {
             loop {
                 ready!(self.0.poll_read_ready(cx));
-                match self.0.try_read(|s| s.accept()) {
+                match self.0.try_read(|s| Ok(acceptfrom_with(s, ACCEPTED)?)) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     accepted => return Poll::Ready(accepted.and_then(prepare)),
                 }
@@ -135,12 +137,19 @@ impl Drop for Acceptor {
     }
 }
 
-fn prepare((socket, peer): (Socket, SockAddr)) -> io::Result<(Stream, Address)> {
-    socket.set_nonblocking(true)?;
-    let peer = Address::of(&peer);
-    if matches!(peer, Address::Ip(_)) {
-        socket.set_tcp_nodelay(true)?;
-    }
+/// How accepted sockets are made, in the one call that makes them.
+const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+fn prepare((socket, peer): (OwnedFd, Option<SocketAddrAny>)) -> io::Result<(Stream, Address)> {
+    let socket = Socket::from(socket);
+    let peer = match peer.map(SocketAddr::try_from) {
+        Some(Ok(ip)) => {
+            socket.set_tcp_nodelay(true)?;
+            Address::Ip(ip)
+        }
+        // A Unix socket's, which may have no name.
+        _ => Address::of(&socket.peer_addr()?),
+    };
     Ok((Stream::new(socket)?, peer))
 }
 
