@@ -8,8 +8,10 @@ use terrace_event::{EventLoop, Source};
 
 use super::*;
 
-/// Runs a test as a worker runs its tasks.
+/// Runs a test as a worker runs its tasks, with a runtime for what blocks.
 fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    let background = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _entered = background.enter();
     EventLoop::new(clock::update_at).unwrap().block_on(test());
 }
 
