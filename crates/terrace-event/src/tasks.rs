@@ -32,15 +32,14 @@ struct Task {
 
 /// Where other threads leave tasks to wake.
 pub struct Home {
-    loop_id: u64,
     /// None once the loop has ended.
     letters: Mutex<Option<Vec<Arc<Letter>>>>,
     bell: OwnedFd,
 }
 
 impl Home {
-    pub fn new(loop_id: u64, bell: OwnedFd) -> Home {
-        Home { loop_id, letters: Mutex::new(Some(Vec::new())), bell }
+    pub fn new(bell: OwnedFd) -> Home {
+        Home { letters: Mutex::new(Some(Vec::new())), bell }
     }
 
     fn receive(&self, letter: &Arc<Letter>) {
@@ -56,8 +55,10 @@ impl Home {
 
 /// What a waker is.
 struct Letter {
-    home: Arc<Home>,
     key: TaskKey,
+    /// The loop that the key is of.
+    loop_id: u64,
+    home: Arc<Home>,
     /// Whether the key is in the loop's queue. Only the loop's thread looks.
     is_queued: AtomicBool,
     /// Whether the letter is in the box.
@@ -67,7 +68,7 @@ struct Letter {
 impl Letter {
     fn new(core: &Core, key: TaskKey) -> Arc<Letter> {
         let (is_queued, is_posted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Letter { home: Arc::clone(&core.home), key, is_queued, is_posted })
+        Arc::new(Letter { key, loop_id: core.id, home: Arc::clone(&core.home), is_queued, is_posted })
     }
 
     /// Queues the task. On the loop's thread only.
@@ -86,7 +87,7 @@ impl Wake for Letter {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let is_here = with_current(|core| {
-            let is_here = core.id == self.home.loop_id;
+            let is_here = core.id == self.loop_id;
             if is_here {
                 self.queue(core);
             }

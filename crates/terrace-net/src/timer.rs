@@ -13,7 +13,7 @@ use terrace_event::Sleep;
 /// One lazily armed timer. Deadlines are monotonic milliseconds of [`clock::monotonic_ms`].
 #[derive(Debug, Default)]
 pub struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Sleep>,
     armed_ms: u64,
     /// Whom the armed timer wakes.
     waker: Option<Waker>,
@@ -29,22 +29,22 @@ impl Timer {
     pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline_ms: u64) -> Poll<()> {
         loop {
             match &mut self.sleep {
-                None => self.sleep = Some(Box::pin(terrace_event::sleep_until(instant(deadline_ms)))),
+                None => self.sleep = Some(terrace_event::sleep_until(instant(deadline_ms))),
                 // It fired: for this deadline, or for one that has been moved since.
                 Some(s) if s.is_elapsed() => {
                     clock::update();
                     if clock::monotonic_ms() >= deadline_ms {
                         return Poll::Ready(());
                     }
-                    s.as_mut().reset(instant(deadline_ms));
+                    s.reset(instant(deadline_ms));
                 }
-                Some(s) if deadline_ms < self.armed_ms => s.as_mut().reset(instant(deadline_ms)),
+                Some(s) if deadline_ms < self.armed_ms => s.reset(instant(deadline_ms)),
                 // Armed for this task already.
                 Some(_) if self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) => {
                     return Poll::Pending;
                 }
                 Some(s) => {
-                    if s.as_mut().poll(cx).is_pending() {
+                    if Pin::new(s).poll(cx).is_pending() {
                         self.waker = Some(cx.waker().clone());
                         return Poll::Pending;
                     }
