@@ -105,7 +105,8 @@ pub fn wake_called(core: &Core) {
     let called = letters.as_mut().map(std::mem::take).unwrap_or_default();
     drop(letters);
     for letter in called {
-        letter.is_posted.store(false, Ordering::Release);
+        // A call that found it posted is answered here: what its thread wrote before must be seen.
+        letter.is_posted.swap(false, Ordering::AcqRel);
         letter.queue(core);
     }
 }

@@ -346,8 +346,8 @@ fn a_dropped_run_leaves_nothing() {
         vm.gc_collect();
         sizes.push(vm.memory_bytes());
     }
-    // A hundred bytes that each run left would be more.
-    assert!(sizes[2] <= sizes[1] + 16 * 1024, "{sizes:?}");
+    // A collection may free more than the next, so one round alone says nothing.
+    assert!(sizes[2] <= sizes[0].max(sizes[1]) + 1024, "{sizes:?}");
 }
 
 #[test]
