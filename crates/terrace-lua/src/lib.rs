@@ -12,6 +12,7 @@
 //! binary's build script must print `cargo:rustc-link-arg-bins=-rdynamic`. Threads that run a VM should have
 //! [`THREAD_STACK_BYTES`] of stack.
 
+mod bytecode;
 mod error;
 mod memory;
 mod modules;

@@ -351,6 +351,28 @@ fn a_dropped_run_leaves_nothing() {
 }
 
 #[test]
+fn a_chunk_that_does_not_look_at_its_arguments_takes_none() {
+    let vm = vm();
+    let about = "local me = debug.getinfo(1, 'Sf') \
+                 return tostring(require('jit.util').funcinfo(me.func).isvararg) .. ' ' .. me.what .. ' ' .. me.short_src";
+    let of = |code: &str| text(&vm, &format!("{code} {about}"));
+    assert_eq!(of(""), "false main t");
+    assert_eq!(of("local first = ..."), "true main t");
+    assert_eq!(of("local f = function(...) return ... end f()"), "false main t");
+    assert_eq!(text(&vm, &format!("{about} -- a comment")), "false main t");
+    assert_eq!(of("local list = { 1, 2, 3 }"), "true main t");
+    // Only as a chunk's code is this no function.
+    assert!(vm.load("=t", b"end, function()").is_err());
+}
+
+#[test]
+fn the_length_of_a_list_with_holes_is_that_of_the_source() {
+    let code = "local list = { 1, 2, 3, 4, 5 } list[4] = nil return tostring(#list)";
+    let nested = format!("local code = {code:?} return loadstring(code)()");
+    assert_eq!(text(&vm(), code), text(&vm(), &nested));
+}
+
+#[test]
 fn many_runs_reuse_one_coroutine_and_do_not_leak() {
     let vm = vm();
     let chunk = vm.load("=t", b"local s = ... return s .. 'x', {}").expect("load");

@@ -17,7 +17,7 @@ use crate::memory::Bounded;
 use crate::raw;
 use crate::value::{LuaRef, Value, Values};
 use crate::watchdog::Watch;
-use crate::{modules, op, pending};
+use crate::{bytecode, modules, op, pending};
 
 /// Stack size that a thread running a VM should have. LuaJIT bounds its own stack (65500 slots), but a C function
 /// that calls back, such as `string.gsub`, takes about 8 KiB of C stack a level before that bound is reached.
@@ -227,14 +227,14 @@ impl Vm {
         self.make_room();
         let name: Vec<u8> = name.bytes().filter(|&b| b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
-        // SAFETY: luaL_loadbuffer catches its own errors and leaves one value.
+        // SAFETY: there is room for three values; the one that is left is taken off.
         unsafe {
-            if ffi::lua_checkstack(self.main, 2) == 0 {
+            if ffi::lua_checkstack(self.main, 3) == 0 {
                 return Err(LuaError::memory());
             }
-            let status =
-                ffi::luaL_loadbuffer(self.main, code.as_ptr().cast::<c_char>(), code.len(), name.as_ptr());
+            let status = bytecode::load(self.main, code, &name);
             let result = if status == ffi::LUA_OK {
+                bytecode::drop_arguments(self.main, code, &name);
                 self.reference_at(self.main, -1).map(Chunk).ok_or_else(LuaError::memory)
             } else {
                 Err(LuaError::new(ErrorKind::from_status(status), self.message_at(self.main, -1)))
