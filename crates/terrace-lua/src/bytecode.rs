@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn one_bit_of_the_chunk_is_changed() {
-        let (mut changed, before) = (dump(CODE), dump(CODE));
+        let before = dump(CODE);
+        let mut changed = before.clone();
         assert!(take_no_arguments(&mut changed));
         let differ: Vec<_> = (0..before.len()).filter(|i| before[*i] != changed[*i]).collect();
         assert_eq!(differ.len(), 1);

@@ -1,7 +1,7 @@
 //! The LuaJIT VM and its coroutine scheduler; knows no HTTP.
 //!
-//! One [`Vm`] per worker thread. A [`Run`] executes a chunk in a pooled coroutine, together with the light threads
-//! that the chunk spawns. A host function that has to wait records a future with [`pending::set`] and its Lua
+//! One [`Vm`] per worker thread. [`start`] executes a chunk in a pooled coroutine; a [`Run`] goes on with code that waits,
+//! together with the light threads that it spawns. A host function that has to wait records a future with [`pending::set`] and its Lua
 //! wrapper returns `require("terrace.sched").await()`; the run awaits the future and resumes the coroutine with its
 //! values, however deep it is nested in user coroutines.
 //!
@@ -21,13 +21,15 @@ mod operations;
 pub mod pending;
 mod raw;
 mod run;
+mod start;
 mod value;
 mod vm;
 mod watchdog;
 
 pub use error::{ErrorKind, LuaError};
 pub use pending::Operation;
-pub use run::{Finish, Host, Progress, Run};
+pub use run::Run;
+pub use start::{Ended, Finish, Host, Started, start};
 pub use value::{LuaRef, Value, Values};
 pub use vm::{Chunk, THREAD_STACK_BYTES, Vm, VmOptions};
 

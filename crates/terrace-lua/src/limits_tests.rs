@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::{ErrorKind, Finish, LuaError, Progress, Run, Vm, VmOptions};
+use crate::{ErrorKind, Finish, LuaError, Started, Vm, VmOptions, start};
 
 fn timed(limit_ms: u64) -> Rc<Vm> {
     let running_time_max = Some(Duration::from_millis(limit_ms));
@@ -12,15 +12,15 @@ fn timed(limit_ms: u64) -> Rc<Vm> {
 
 fn run(vm: &Rc<Vm>, code: &str) -> Finish {
     let chunk = vm.load("=code", code.as_bytes()).unwrap();
-    match Run::new(vm, &chunk, &[], ()).step() {
-        Progress::Done(finish) => finish,
-        Progress::Pending => panic!("it waits"),
+    match start(&chunk, &[], ()) {
+        Started::Done(ended) => ended.finish,
+        Started::Waits(_) => panic!("it waits"),
     }
 }
 
 fn error(vm: &Rc<Vm>, code: &str) -> LuaError {
     match run(vm, code) {
-        Finish::Error(e) => e,
+        Finish::Error(e) => *e,
         other => panic!("no error but {other:?}"),
     }
 }

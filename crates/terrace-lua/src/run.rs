@@ -1,4 +1,4 @@
-//! The scheduler: one execution of a chunk in an entry coroutine, with the light threads spawned by it.
+//! The scheduler: the execution of a chunk in an entry coroutine, with the light threads spawned by it.
 //!
 //! Invariants: at most one coroutine of a run executes at a time; `alive` counts the threads that have not ended and are
 //! not idle;
@@ -16,8 +16,9 @@ use mlua_sys::lua_State;
 
 use crate::error::{ErrorKind, LuaError};
 use crate::operations::Operations;
+use crate::start::{self, Ended, Finish, Host, Started};
 use crate::value::{Value, Values};
-use crate::vm::{Chunk, Coroutine, Vm};
+use crate::vm::{Coroutine, Vm};
 use crate::{op, pending, raw};
 
 /// Resumes of one poll before the run lets others of its worker run.
@@ -29,48 +30,11 @@ const LIGHT_THREADS_MAX: usize = 16_384;
 /// The thread that runs the chunk itself.
 const ENTRY: usize = 0;
 
-/// What the host does around a run's code.
-pub trait Host {
-    /// Called before each resume: make the host's "current request" this run's, remembering the previous one.
-    fn enter(&self) {}
-    /// Called after each resume: restore what was current before.
-    fn leave(&self) {}
-    /// A spawned thread died of an error; the run goes on.
-    fn thread_error(&self, error: &LuaError) {
-        let _ = error;
-    }
-}
-
-/// A host that needs none of it.
-impl Host for () {}
-
-/// How a run ended.
-#[derive(Debug)]
-pub enum Finish {
-    /// All threads ended; the entry's values are in [`Run::take_returned`].
-    Returned,
-    /// A thread called `sched.exit`; the code is the host's.
-    Exit(i32),
-    /// The entry thread failed.
-    Error(LuaError),
-}
-
-/// How far a step came.
-#[derive(Debug)]
-pub enum Progress {
-    /// The run ended.
-    Done(Finish),
-    /// It waits: await the run.
-    Pending,
-}
-
-/// One execution of a chunk. Take a [`Run::step`] first, which needs no future; if it answers `Pending`, await the
-/// run. Dropping a run drops its pending operations and coroutines.
-///
-/// A run that has ended may begin again with another chunk and host, which spares the making of a new one. Without a
-/// host it holds nothing.
+/// An execution whose first turn was not its last; see [`crate::start`]. Dropping a run drops its pending operations and
+/// coroutines.
 pub struct Run<H: Host> {
     vm: Rc<Vm>,
+    /// There until the end.
     host: Option<H>,
     threads: Vec<Thread>,
     /// Indices of forgotten threads, for reuse.
@@ -81,10 +45,8 @@ pub struct Run<H: Host> {
     operations: Operations,
     alive: usize,
     resumes: u32,
-    returned: Values,
+    returned: Vec<Value>,
     finished: bool,
-    /// Why the run could not begin.
-    stillborn: Option<Box<LuaError>>,
 }
 
 struct Thread {
@@ -122,110 +84,34 @@ enum Turn {
 }
 
 impl<H: Host> Run<H> {
-    /// Prepares a run of `chunk` with arguments. Nothing executes yet; a failure to prepare is reported by the first
-    /// step.
-    pub fn new(vm: &Rc<Vm>, chunk: &Chunk, args: &[Value], host: H) -> Run<H> {
-        let mut run = Run::idle(vm);
-        run.begin(chunk, args, host);
-        run
-    }
-
-    /// A run that has nothing to do until [`Run::begin`].
-    pub fn idle(vm: &Rc<Vm>) -> Run<H> {
-        Run {
+    /// Goes on with the entry thread, which has just yielded.
+    #[inline(never)]
+    pub(crate) fn go_on(vm: &Rc<Vm>, coroutine: Coroutine, host: H) -> Started<H> {
+        let mut run = Run {
             vm: Rc::clone(vm),
-            host: None,
-            threads: Vec::new(),
+            host: Some(host),
+            threads: vec![Thread { coroutine, parent: ENTRY, state: State::Ready(0) }],
             vacant: Vec::new(),
             next: None,
             ready: VecDeque::new(),
             operations: Operations::default(),
-            alive: 0,
+            alive: 1,
             resumes: 0,
-            returned: Values::new(),
-            finished: true,
-            stillborn: None,
-        }
-    }
-
-    /// As [`Run::new`], in the place of a run that has ended (one that has not is ended first).
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "the host is built where it is to stand")]
-    pub fn begin(&mut self, chunk: &Chunk, args: &[Value], host: H) {
-        if self.host.is_some() {
-            self.stop();
-        }
-        self.host = Some(host);
-        self.finished = false;
-        match self.prepare(chunk, args) {
-            Some(thread) => {
-                self.threads.push(thread);
-                self.alive = 1;
-                self.next = Some(ENTRY);
-            }
-            None => self.stillborn = Some(Box::new(LuaError::memory())),
-        }
-    }
-
-    /// Ends the run if it has not ended, and forgets what it left, its host too.
-    #[inline]
-    pub fn stop(&mut self) {
-        if !self.finished {
-            self.end();
-        }
-        self.threads.clear();
-        self.vacant.clear();
-        if !self.returned.is_empty() {
-            self.returned.clear();
-        }
-        self.stillborn = None;
-        self.host = None;
-    }
-
-    #[inline]
-    fn prepare(&self, chunk: &Chunk, args: &[Value]) -> Option<Thread> {
-        let coroutine = self.vm.checkout()?;
-        let key = chunk.0.key_in(&self.vm);
-        // SAFETY: a pooled coroutine is suspended with an empty stack, which has room for a few values; a registry
-        // read does not raise.
-        let pushed = unsafe {
-            match key {
-                Some(key) => ffi::lua_rawgeti_(coroutine.state, ffi::LUA_REGISTRYINDEX, key),
-                None => ffi::lua_pushnil(coroutine.state),
-            }
-            args.is_empty() || raw::push_all(&self.vm, coroutine.state, args)
+            returned: Vec::new(),
+            finished: false,
         };
-        if !pushed {
-            self.vm.release_key(coroutine.key);
-            return None;
-        }
-        let count = c_int::try_from(args.len()).unwrap_or(0);
-        Some(Thread { coroutine, parent: ENTRY, state: State::Ready(count) })
-    }
-
-    /// Runs what can run now. An operation that is ready at once does not interrupt it.
-    #[inline]
-    pub fn step(&mut self) -> Progress {
-        match self.advance(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(finish) => Progress::Done(finish),
-            Poll::Pending => Progress::Pending,
+        let cx = &mut Context::from_waker(Waker::noop());
+        let progress = match run.yielded(ENTRY, coroutine, cx) {
+            Turn::Next => run.advance(cx),
+            Turn::Finish(finish) => run.ended_with(finish),
+        };
+        match progress {
+            Poll::Ready(ended) => Started::Done(ended),
+            Poll::Pending => Started::Waits(run),
         }
     }
 
-    /// The host it began with; none before the beginning and after [`Run::stop`].
-    pub fn host(&self) -> Option<&H> {
-        self.host.as_ref()
-    }
-
-    /// What the entry thread returned.
-    pub fn take_returned(&mut self) -> Values {
-        std::mem::take(&mut self.returned)
-    }
-
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
-        if self.finished || self.stillborn.is_some() {
-            return Poll::Ready(Finish::Error(self.cannot_run()));
-        }
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Ended<H>> {
         self.resumes = 0;
         loop {
             if !self.operations.is_empty() {
@@ -242,18 +128,15 @@ impl<H: Host> Run<H> {
                 }
                 self.resumes += 1;
                 if let Turn::Finish(finish) = self.turn(thread, cx) {
-                    self.end();
-                    return Poll::Ready(finish);
+                    return self.ended_with(finish);
                 }
             }
             if self.alive == 0 {
-                self.end();
-                return Poll::Ready(Finish::Returned);
+                return self.ended_with(Finish::Returned);
             }
             if self.operations.is_empty() {
-                self.end();
                 let error = LuaError::new(ErrorKind::Runtime, "all light threads wait for each other");
-                return Poll::Ready(Finish::Error(error));
+                return self.ended_with(Finish::Error(Box::new(error)));
             }
             if self.threads.len() == 1 {
                 // Its operation has been polled in this step.
@@ -271,76 +154,46 @@ impl<H: Host> Run<H> {
         }
     }
 
-    #[cold]
-    fn cannot_run(&mut self) -> LuaError {
-        self.finished = true;
-        match self.stillborn.take() {
-            Some(error) => *error,
-            None => LuaError::new(ErrorKind::Runtime, "the run has already ended"),
+    fn ended_with(&mut self, finish: Finish) -> Poll<Ended<H>> {
+        self.end();
+        match self.host.take() {
+            Some(host) => Poll::Ready(Ended { host, finish, returned: std::mem::take(&mut self.returned) }),
+            None => unreachable!("a run that has ended is not polled"),
         }
     }
 
     /// Resumes a ready thread once and deals with how it came back.
-    #[inline]
     fn turn(&mut self, index: usize, cx: &mut Context<'_>) -> Turn {
-        let Some(thread) = self.threads.get_mut(index) else { return Turn::Next };
+        let (Some(thread), Some(host)) = (self.threads.get_mut(index), &self.host) else { return Turn::Next };
         let State::Ready(values) = thread.state else { return Turn::Next };
         let coroutine = thread.coroutine;
-        if let Some(host) = &self.host {
-            host.enter();
-        }
-        if let Some(watch) = self.vm.watch() {
-            watch.enter();
-        }
-        // SAFETY: the coroutine is alive and suspended or fresh, with `values` values (above a function when fresh)
-        // on its stack; lua_resume catches every error.
-        let status = unsafe { ffi::lua_resume_(coroutine.state, values) };
-        if let Some(watch) = self.vm.watch() {
-            watch.leave();
-        }
-        if let Some(host) = &self.host {
-            host.leave();
-        }
-        match status {
+        match start::resume(&self.vm, host, coroutine, values) {
             ffi::LUA_OK => self.ended(index, coroutine),
             ffi::LUA_YIELD => self.yielded(index, coroutine, cx),
             status => self.died(index, coroutine, status),
         }
     }
 
-    #[inline]
     fn ended(&mut self, index: usize, coroutine: Coroutine) -> Turn {
-        // SAFETY: the coroutine has ended and its results are the whole of its stack.
-        let results = unsafe { ffi::lua_gettop(coroutine.state) };
         if index != ENTRY {
+            // SAFETY: the coroutine has ended and its results are the whole of its stack.
+            let results = unsafe { ffi::lua_gettop(coroutine.state) };
             self.bury(index, true, results);
             return Turn::Next;
         }
-        if results > 0 {
-            self.keep_returned(coroutine, results);
-        }
+        self.returned = start::take_results(&self.vm, coroutine);
         self.alive -= 1;
         self.threads[ENTRY].state = State::Gone;
         self.vm.checkin_ended(coroutine);
-        if self.threads.len() > 1 {
-            self.forget_zombies_of(ENTRY);
-        }
+        self.forget_zombies_of(ENTRY);
         Turn::Next
     }
 
-    #[cold]
-    fn keep_returned(&mut self, coroutine: Coroutine, results: c_int) {
-        self.returned = (1..=results).map(|i| self.vm.value_at(coroutine.state, i)).collect();
-        // SAFETY: the stack is the host's now; an empty one lets the pool take the coroutine.
-        unsafe { ffi::lua_settop(coroutine.state, 0) };
-    }
-
-    #[cold]
     fn died(&mut self, index: usize, coroutine: Coroutine, status: c_int) -> Turn {
         drop(pending::take());
         let error = self.vm.coroutine_error(coroutine, status);
         if index == ENTRY {
-            return Turn::Finish(Finish::Error(error));
+            return Turn::Finish(Finish::Error(Box::new(error)));
         }
         if let Some(host) = &self.host {
             host.thread_error(&error);
@@ -354,7 +207,6 @@ impl<H: Host> Run<H> {
         Turn::Next
     }
 
-    #[inline(never)]
     fn yielded(&mut self, index: usize, coroutine: Coroutine, cx: &mut Context<'_>) -> Turn {
         let state = coroutine.state;
         // SAFETY: the coroutine is suspended with the yielded values as its whole stack; type checks come first.
@@ -601,19 +453,9 @@ impl<H: Host> Run<H> {
         self.answer(index, values);
     }
 
-    #[inline]
     fn end(&mut self) {
         self.finished = true;
         drop(pending::take());
-        // A run of one thread that came to its end has left nothing.
-        if self.threads.len() != 1 || !self.threads[ENTRY].is_gone() {
-            self.forget_all();
-        }
-        debug_assert!(self.operations.is_empty() && self.ready.is_empty() && self.next.is_none());
-    }
-
-    #[cold]
-    fn forget_all(&mut self) {
         self.operations.clear();
         self.next = None;
         self.ready.clear();
@@ -624,9 +466,9 @@ impl<H: Host> Run<H> {
 }
 
 impl<H: Host + Unpin> Future for Run<H> {
-    type Output = Finish;
+    type Output = Ended<H>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<H>> {
         self.advance(cx)
     }
 }

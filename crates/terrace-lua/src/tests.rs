@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::smallvec;
 
@@ -71,9 +71,9 @@ unsafe extern "C-unwind" fn open_ready(state: *mut sys::lua_State) -> c_int {
 
 /// Runs code inside a paused runtime from the first step on, and gives its first value as text.
 fn text(vm: &Rc<Vm>, code: &str) -> String {
-    let (finish, values) = outcome(vm, code, ());
-    match finish {
-        Finish::Returned => match values.first() {
+    let ended = outcome(vm, code, ());
+    match ended.finish {
+        Finish::Returned => match ended.returned.first() {
             Some(Value::String(s)) => String::from_utf8_lossy(s).into_owned(),
             other => format!("{other:?}"),
         },
@@ -83,19 +83,25 @@ fn text(vm: &Rc<Vm>, code: &str) -> String {
 }
 
 fn inside_runtime<H: Host + Unpin>(vm: &Rc<Vm>, code: &str, host: H) -> Finish {
-    outcome(vm, code, host).0
+    outcome(vm, code, host).finish
 }
 
-fn outcome<H: Host + Unpin>(vm: &Rc<Vm>, code: &str, host: H) -> (Finish, Values) {
+fn outcome<H: Host + Unpin>(vm: &Rc<Vm>, code: &str, host: H) -> Ended<H> {
     let chunk = vm.load("=t", code.as_bytes()).expect("load");
     runtime().block_on(async {
-        let mut run = Run::new(vm, &chunk, &[], host);
-        let finish = match run.step() {
-            Progress::Done(finish) => finish,
-            Progress::Pending => (&mut run).await,
-        };
-        (finish, run.take_returned())
+        match start(&chunk, &[], host) {
+            Started::Done(ended) => ended,
+            Started::Waits(run) => run.await,
+        }
     })
+}
+
+/// What the chunk returns, which it does without waiting.
+fn returned(chunk: &Chunk, args: &[Value]) -> Vec<Value> {
+    match start(chunk, args, ()) {
+        Started::Done(Ended { finish: Finish::Returned, returned, .. }) => returned,
+        _ => panic!("not returned"),
+    }
 }
 
 /// A runtime whose clock moves only when everything waits.
@@ -106,7 +112,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn error(vm: &Rc<Vm>, code: &str) -> LuaError {
     match inside_runtime(vm, code, ()) {
-        Finish::Error(error) => error,
+        Finish::Error(error) => *error,
         other => panic!("not an error: {other:?}"),
     }
 }
@@ -131,15 +137,12 @@ fn a_trivial_run_returns_in_the_first_step() {
     let vm = vm();
     let chunk = vm.load("=t", b"local a, b, c = ... return 1 + a, b, c, true, nil").expect("load");
     let args = [Value::Integer(2), Value::from("x"), Value::LightUserdata(16 as *mut c_void)];
-    let mut run = Run::new(&vm, &chunk, &args, ());
-    let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
-    let values = run.take_returned();
+    let values = returned(&chunk, &args);
     assert_eq!(values.len(), 5);
     assert_eq!(values[0].as_number(), Some(3.0));
     assert_eq!(values[1].as_bytes(), Some(&b"x"[..]));
     assert!(matches!(values[2], Value::LightUserdata(p) if p as usize == 16));
     assert!(values[3].truthy() && !values[4].truthy());
-    assert!(matches!(run.step(), Progress::Done(Finish::Error(_))), "a second step does not panic");
 }
 
 #[test]
@@ -148,9 +151,7 @@ fn operations_resume_with_their_values() {
     assert_eq!(text(&vm, "local v, s = sleep(5, 7) return s .. v"), "slept7");
     // Ready on the first poll: done in the first step.
     let chunk = vm.load("=t", b"local n = 0 for i = 1, 10 do n = n + now(i) end return n").expect("load");
-    let mut run = Run::new(&vm, &chunk, &[], ());
-    let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
-    assert_eq!(run.take_returned()[0].as_number(), Some(55.0));
+    assert_eq!(returned(&chunk, &[])[0].as_number(), Some(55.0));
     assert_eq!(text(&vm, "return select(2, sched.await())"), "no operation to wait for");
 }
 
@@ -201,11 +202,11 @@ fn zombies_failures_and_strangers() {
         say(select(2, pcall(sched.wait, coroutine.create(print))))
         say(select(2, pcall(sched.wait)))
         return said()";
-    let (finish, values) = outcome(&vm, code, recorder.clone());
+    let Ended { finish, returned, .. } = outcome(&vm, code, recorder.clone());
     assert!(matches!(finish, Finish::Returned), "{finish:?}");
     let expected = "zombie early dead,false 3,only the parent coroutine can wait on the thread killer not parent,\
         attempt to wait on a coroutine that is not a user thread,at least one coroutine should be specified";
-    assert_eq!(String::from_utf8_lossy(values[0].as_bytes().unwrap()), expected);
+    assert_eq!(String::from_utf8_lossy(returned[0].as_bytes().unwrap()), expected);
     let seen = recorder.0.borrow();
     let errors: Vec<_> = seen.iter().filter(|line| line.starts_with("unknown reason\n")).collect();
     assert_eq!(errors.len(), 1);
@@ -339,8 +340,7 @@ fn a_dropped_run_leaves_nothing() {
     let mut sizes = Vec::new();
     for _ in 0..3 {
         for _ in 0..200 {
-            let mut run = Run::new(&vm, &chunk, &[], ());
-            assert!(matches!(run.step(), Progress::Pending));
+            assert!(matches!(start(&chunk, &[], ()), Started::Waits(_)));
         }
         vm.gc_collect();
         vm.gc_collect();
@@ -378,13 +378,10 @@ fn many_runs_reuse_one_coroutine_and_do_not_leak() {
     let chunk = vm.load("=t", b"local s = ... return s .. 'x', {}").expect("load");
     let mut sizes = Vec::new();
     let made = vm.coroutines_made();
-    let mut run = Run::idle(&vm);
     for round in 0..3 {
         for i in 0..33_334 {
             let args = [Value::from(format!("{round}-{}", i % 10))];
-            run.begin(&chunk, &args, ());
-            let Progress::Done(Finish::Returned) = run.step() else { panic!("not done") };
-            assert_eq!(run.take_returned().len(), 2);
+            assert_eq!(returned(&chunk, &args).len(), 2);
         }
         vm.gc_collect();
         vm.gc_collect();
@@ -456,17 +453,4 @@ fn hundreds_of_waiting_threads() {
         while not done do coroutine.yield() end
         return 'ok'";
     assert_eq!(text(&vm, code), "ok");
-}
-
-#[test]
-#[ignore = "a measurement, meaningful in a release build only"]
-fn cost_of_a_trivial_run() {
-    const RUNS: u32 = 5_000_000;
-    let vm = vm();
-    let chunk = vm.load("=t", b"x = 1").expect("load");
-    let begin = Instant::now();
-    for _ in 0..RUNS {
-        assert!(matches!(Run::new(&vm, &chunk, &[], ()).step(), Progress::Done(_)));
-    }
-    println!("{:.1} ns per run", begin.elapsed().as_nanos() as f64 / f64::from(RUNS));
 }

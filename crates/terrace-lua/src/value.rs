@@ -119,6 +119,14 @@ impl LuaRef {
         LuaRef(Rc::new(Slot { vm: Rc::clone(vm), key }))
     }
 
+    pub(crate) fn vm(&self) -> &Rc<Vm> {
+        &self.0.vm
+    }
+
+    pub(crate) fn key(&self) -> c_int {
+        self.0.key
+    }
+
     pub(crate) fn key_in(&self, vm: &Vm) -> Option<c_int> {
         std::ptr::eq(&*self.0.vm, vm).then_some(self.0.key)
     }

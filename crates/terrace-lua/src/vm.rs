@@ -4,7 +4,7 @@
 //! (a compiled trace may be running then); from a `lua_CFunction` they may.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -61,6 +61,15 @@ impl Chunk {
     /// runtime error.
     pub fn from_ref(function: LuaRef) -> Self {
         Chunk(function)
+    }
+
+    pub(crate) fn vm(&self) -> &Rc<Vm> {
+        self.0.vm()
+    }
+
+    /// Its key in the registry of its VM.
+    pub(crate) fn key(&self) -> c_int {
+        self.0.key()
     }
 }
 

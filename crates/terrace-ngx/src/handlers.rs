@@ -11,11 +11,10 @@ use terrace_base::log::Level;
 use terrace_http::{
     BodyFilter, Chunk, Handler, HeaderFilter, LocalFuture, Outcome, Request, Step, Worker, status,
 };
-use terrace_lua::{ErrorKind, Finish, LuaError, Progress, Run, Value};
+use terrace_lua::{ErrorKind, Finish, LuaError, Value};
 
 use crate::chunks::{Code, Source};
-use crate::execution::{Ended, Execution};
-use crate::host::{Args, BodyArg, Leave, PhaseHost, log_error};
+use crate::host::{Args, BodyArg, Ended, Leave, PhaseHost, execute, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
 use crate::vm::{ChunkError, LuaVm};
@@ -30,24 +29,21 @@ const DECLINED: i32 = -5;
 
 /// Runs a directive's code. The error is a status: it could not be started, which is logged.
 pub fn run(r: &Rc<Request>, code: &Code, phase: LuaPhase, args: Args) -> Step<Result<Ended, u16>> {
-    match prepare(r, code, phase, args, ResponseStart::at(r)) {
-        Ok(execution) => execution.run().map(Ok),
+    match prepare(r, code, phase) {
+        Ok((chunk, lua)) => {
+            let host = PhaseHost::new(Rc::clone(r), phase, lua, ResponseStart::at(r), args);
+            execute(&chunk, &[], host).map(Ok)
+        }
         Err(status) => Step::Ready(Err(status)),
     }
 }
 
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "as for `Run::begin`")]
-fn prepare(
-    r: &Rc<Request>,
-    code: &Code,
-    phase: LuaPhase,
-    args: Args,
-    start: ResponseStart,
-) -> Result<Execution, u16> {
+/// The code and the VM that it belongs to.
+#[inline]
+fn prepare(r: &Rc<Request>, code: &Code, phase: LuaPhase) -> Result<(terrace_lua::Chunk, Rc<LuaVm>), u16> {
     let lua = LuaVm::of(r).map_err(|e| log_vm_error(r, &e))?;
     let chunk = lua.chunk(code, r).map_err(|e| log_chunk_error(r, code, phase, &e))?;
-    Ok(Execution::new(&chunk, &[], PhaseHost::new(Rc::clone(r), phase, lua, start, args)))
+    Ok((chunk, lua))
 }
 
 #[cold]
@@ -96,7 +92,7 @@ fn outcome(r: &Rc<Request>, ended: &Ended, phase: LuaPhase) -> Outcome {
         }
         Finish::Exit(code) => *code,
     };
-    match ended.take_leave() {
+    match ended.host.leave.take() {
         Leave::Exec(target) => return exec(r, target.0, target.1),
         Leave::Jump => return Outcome::Declined,
         Leave::No => {}
@@ -183,11 +179,11 @@ impl PhaseCode {
 }
 
 fn respond(r: &Rc<Request>, code: &Code, phase: LuaPhase, start: ResponseStart, check_abort: bool) -> Step {
-    let execution = match prepare(r, code, phase, Args::None, start) {
-        Ok(execution) => execution,
+    let (chunk, lua) = match prepare(r, code, phase) {
+        Ok(prepared) => prepared,
         Err(status) => return Step::Ready(Outcome::Status(status)),
     };
-    match execution.run() {
+    match execute(&chunk, &[], PhaseHost::new(Rc::clone(r), phase, lua, start, Args::None)) {
         Step::Ready(ended) => concluded(r, &ended, phase, start),
         Step::Wait(ended) => {
             let r = Rc::clone(r);
@@ -300,16 +296,15 @@ impl BodyFilter for BodyCode {
         let args = Args::Body(Box::new(RefCell::new(BodyArg { data, last })));
         let host = PhaseHost::new(Rc::clone(r), LuaPhase::BodyFilter, lua, ResponseStart::at(r), args);
         let request = Rc::clone(r);
-        Execution::new(&compiled, &[], host).run().map(move |mut ended| {
+        execute(&compiled, &[], host).map(move |ended| {
             if let Finish::Error(e) = &ended.finish {
                 log_run_error(&request, "failed to run body_filter_by_lua*", e);
                 return cut(&request);
             }
-            if matches!(ended.take_returned().first(), Some(Value::Number(code)) if *code == f64::from(ERROR))
-            {
+            if matches!(ended.returned.first(), Some(Value::Number(code)) if *code == f64::from(ERROR)) {
                 return cut(&request);
             }
-            let BodyArg { data, last } = ended.take_body();
+            let BodyArg { data, last } = ended.host.take_body();
             Chunk { data, last, flush }
         })
     }
@@ -337,7 +332,7 @@ impl Handler for SetCode {
         let variable = self.variable;
         let request = Rc::clone(r);
         run(r, &self.code, LuaPhase::Set, Args::Set(args)).map(move |ended| {
-            let mut ended = match ended {
+            let ended = match ended {
                 Ok(e) => e,
                 Err(status) => return Outcome::Status(status),
             };
@@ -349,8 +344,7 @@ impl Handler for SetCode {
                     return Outcome::Status(status::INTERNAL);
                 }
             }
-            let values = ended.take_returned();
-            let text = match values.first() {
+            let text = match ended.returned.first() {
                 Some(Value::String(s)) => Some(s.clone()),
                 Some(Value::Number(n)) => Some(Bytes::from(crate::ffi::number_text(*n))),
                 _ => Some(Bytes::new()),
@@ -370,11 +364,10 @@ pub fn init(worker: &Rc<Worker>, lua: &Rc<LuaVm>, code: &Code) -> Result<(), Lua
     })?;
     let start = ResponseStart::at(&r);
     let host = PhaseHost::new(r, LuaPhase::Init, Rc::clone(lua), start, Args::None);
-    let mut run = Run::new(&lua.vm, &chunk, &[], host);
-    match run.step() {
-        Progress::Done(Finish::Error(e)) => Err(e),
-        Progress::Done(_) => Ok(()),
-        Progress::Pending => Err(runtime_error("init_by_lua may not wait")),
+    match execute(&chunk, &[], host) {
+        Step::Ready(Ended { finish: Finish::Error(e), .. }) => Err(*e),
+        Step::Ready(_) => Ok(()),
+        Step::Wait(_) => Err(runtime_error("init_by_lua may not wait")),
     }
 }
 

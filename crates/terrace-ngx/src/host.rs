@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use terrace_base::log::Level;
-use terrace_http::Request;
-use terrace_lua::{Host, LuaError};
+use terrace_http::{Request, Step};
+use terrace_lua::{Chunk, Host, LuaError, Started, Value, start};
 
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
@@ -46,7 +46,7 @@ pub enum Args {
     Body(Box<RefCell<BodyArg>>),
 }
 
-/// One run's host. Small: it is made for each phase with code, and moved into its run.
+/// The host of an execution. Small: it is made for each phase with code.
 pub struct PhaseHost {
     /// The request; of a timer or a worker's start, one that no client made.
     pub request: Rc<Request>,
@@ -99,9 +99,27 @@ impl PhaseHost {
         }
     }
 
+    /// The piece of body that a body filter left.
+    pub fn take_body(&self) -> BodyArg {
+        self.body().map(RefCell::take).unwrap_or_default()
+    }
+
     /// Whether the phase is one of these bits.
     pub fn is_in(&self, phases: u32) -> bool {
         self.phase as u32 & phases != 0
+    }
+}
+
+/// An execution of a phase's code that came to its end.
+pub type Ended = terrace_lua::Ended<PhaseHost>;
+
+/// Runs code to its end; at once where nothing waits.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as for `start`")]
+pub fn execute(chunk: &Chunk, args: &[Value], host: PhaseHost) -> Step<Ended> {
+    match start(chunk, args, host) {
+        Started::Done(ended) => Step::Ready(ended),
+        Started::Waits(run) => Step::wait(run),
     }
 }
 

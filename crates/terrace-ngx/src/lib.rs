@@ -8,7 +8,6 @@
 mod chunks;
 mod directives;
 mod escape;
-mod execution;
 mod ffi;
 mod handlers;
 mod host;

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use terrace_http::{Request, Worker};
-use terrace_lua::{Chunk, LuaError, Run, Value, Vm, VmOptions};
+use terrace_lua::{Chunk, LuaError, Value, Vm, VmOptions};
 
 use crate::chunks::{Code, Source};
-use crate::host::PhaseHost;
 use crate::settings::LuaMain;
 use crate::{ffi, lualib, native, packages};
 
@@ -21,9 +20,6 @@ use crate::{ffi, lualib, native, packages};
 pub struct LuaVm {
     /// The VM.
     pub vm: Rc<Vm>,
-    /// Runs that have ended and hold nothing.
-    #[allow(clippy::vec_box, reason = "a run is large: it stays where it is, and its box moves")]
-    idle_runs: RefCell<Vec<Box<Run<PhaseHost>>>>,
     inline: RefCell<Vec<Option<Chunk>>>,
     files: RefCell<FxHashMap<Vec<u8>, Chunk>>,
     /// Keys of `ngx.ctx` tables that ended requests gave back.
@@ -102,7 +98,6 @@ impl LuaVm {
         let Opened { vm, native } = open(&main, main.running_time_max())?;
         let made = Rc::new(LuaVm {
             vm,
-            idle_runs: RefCell::default(),
             inline: RefCell::new(vec![None; main.codes]),
             main: Arc::clone(&main),
             files: RefCell::default(),
@@ -157,21 +152,6 @@ impl LuaVm {
         Ok(chunk)
     }
 
-    /// A run to begin code with.
-    #[inline]
-    pub fn take_run(&self) -> Box<Run<PhaseHost>> {
-        self.idle_runs.borrow_mut().pop().unwrap_or_else(|| Box::new(Run::idle(&self.vm)))
-    }
-
-    /// Gives a run back that has been stopped.
-    #[inline]
-    pub fn give_run(&self, run: Box<Run<PhaseHost>>) {
-        let mut idle = self.idle_runs.borrow_mut();
-        if idle.len() < IDLE_RUNS_MAX {
-            idle.push(run);
-        }
-    }
-
     /// A key for a request's `ngx.ctx`; keys of ended requests are used again.
     pub fn take_context(&self) -> i32 {
         self.free_contexts.borrow_mut().pop().unwrap_or_else(|| {
@@ -217,7 +197,5 @@ pub fn open(main: &LuaMain, running_time_max: Option<Duration>) -> Result<Opened
     Ok(Opened { vm, native })
 }
 
-/// How many runs are kept for further use.
-const IDLE_RUNS_MAX: usize = 256;
 /// How many files' code a VM keeps; paths may come from clients through variables.
 const FILES_MAX: usize = 4096;

@@ -10,9 +10,8 @@ use terrace_http::log::Origin;
 use terrace_http::{Request, Worker};
 use terrace_lua::{Chunk, Finish, LuaError, Value};
 
-use crate::execution::Execution;
 use crate::ffi::{BAD_CONTEXT, DONE, NO_REQUEST, functions};
-use crate::host::{Args, PhaseHost, current, log_error};
+use crate::host::{Args, PhaseHost, current, execute, log_error};
 use crate::phase::LuaPhase;
 use crate::settings::ResponseStart;
 use crate::vm::LuaVm;
@@ -179,7 +178,7 @@ impl Timer {
         let start = ResponseStart::at(&r);
         let host = PhaseHost::new(Rc::clone(&r), LuaPhase::Timer, Rc::clone(&self.lua), start, Args::None);
         let args = [Value::Number(self.id), Value::Bool(is_premature), Value::Bool(is_last), problem];
-        let ended = Execution::new(&chunk, &args, host).run().get().await;
+        let ended = execute(&chunk, &args, host).get().await;
         if let Finish::Error(e) = &ended.finish {
             log_error(&r, "lua entry thread aborted", e);
         }
