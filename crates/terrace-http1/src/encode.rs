@@ -34,10 +34,16 @@ pub enum EncodeError {
 pub fn chunk_header(len: usize, out: &mut impl BufMut) {
     debug_assert!(len > 0);
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for place in (0..=len.checked_ilog2().unwrap_or(0) / 4).rev() {
-        out.put_u8(DIGITS[(len >> (4 * place)) % 16]);
+    // As many digits as a length can have, from the last to the first.
+    let mut line = *b"0000000000000000\r\n";
+    let mut begin = line.len() - CRLF.len();
+    let mut rest = len;
+    while rest > 0 {
+        begin -= 1;
+        line[begin] = DIGITS[rest % 16];
+        rest /= 16;
     }
-    out.put_slice(CRLF);
+    out.put_slice(&line[begin..]);
 }
 
 /// The most that [`chunk_header`] and the line end behind a chunk add to its bytes.

@@ -17,6 +17,7 @@ use crate::phase::RESPONDING;
 use crate::yielding::capture::join_args;
 
 functions! {
+    "int (*print)(const char *, size_t, int)" => print,
     "int (*flush)(int)" => flush,
     "int (*eof)(void)" => eof,
     "int (*send_headers)(void)" => send_headers,

@@ -1,8 +1,8 @@
-//! `ngx.say` and `ngx.print`. C functions rather than calls through pointers: a phase's own code is a vararg function,
-//! which LuaJIT interprets, and there a C call costs a fraction of an FFI call.
+//! `ngx.say` and `ngx.print` of anything but a single string, which `output.lua` writes itself: C functions, as they look at
+//! values of all types.
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 use mlua_sys as lua;
 use mlua_sys::lua_State;
@@ -21,20 +21,27 @@ thread_local! {
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `require "terrace.print"`: a table with `say` and `print`.
+/// `require "terrace.print"`: a table with `say`, `print`, and `answered`, which makes the functions' results of a code.
 ///
 /// # Safety
 /// Called by Lua.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
+    let functions: [(&CStr, lua::lua_CFunction); 3] =
+        [(c"say", say), (c"print", print_only), (c"answered", answered)];
     // SAFETY: three slots are free in a fresh C call; nothing here needs dropping when Lua raises.
     unsafe {
-        lua::lua_createtable(state, 0, 2);
-        lua::lua_pushcclosure(state, say, 0);
-        lua::lua_setfield(state, -2, c"say".as_ptr());
-        lua::lua_pushcclosure(state, print_only, 0);
-        lua::lua_setfield(state, -2, c"print".as_ptr());
+        lua::lua_createtable(state, 0, 3);
+        for (name, function) in functions {
+            lua::lua_pushcclosure(state, function, 0);
+            lua::lua_setfield(state, -2, name.as_ptr());
+        }
     }
     1
+}
+
+unsafe extern "C-unwind" fn answered(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { answer(state, lua::lua_tonumber(state, 1) as c_int) }
 }
 
 unsafe extern "C-unwind" fn say(state: *mut lua_State) -> c_int {
@@ -62,20 +69,13 @@ unsafe fn write(state: *mut lua_State, newline: c_int, name: *const c_char) -> c
     // runs while nothing that needs dropping is alive in this frame.
     unsafe {
         let count = lua::lua_gettop(state);
-        let code = if count == 1 && lua::lua_type(state, 1) == lua::LUA_TSTRING {
-            let mut len = 0;
-            let data = lua::lua_tolstring(state, 1, &mut len);
-            print(data.cast(), len, newline)
-        } else {
-            if lua::lua_checkstack(state, 8) == 0 {
-                return lua::luaL_error(state, c"stack overflow".as_ptr());
-            }
-            match join(state, count) {
-                Ok(()) => print_joined(newline),
-                Err((position, refused)) => return refuse(state, position, refused, name),
-            }
-        };
-        answer(state, code)
+        if lua::lua_checkstack(state, 8) == 0 {
+            return lua::luaL_error(state, c"stack overflow".as_ptr());
+        }
+        match join(state, count) {
+            Ok(()) => answer(state, print_joined(newline)),
+            Err((position, refused)) => refuse(state, position, refused, name),
+        }
     }
 }
 

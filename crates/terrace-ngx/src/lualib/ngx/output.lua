@@ -4,7 +4,7 @@ local base = require "terrace.base"
 local sched = require "terrace.sched"
 
 local native, refuse, await = base.native, base.refuse, base.await
-local tostring, type, error = tostring, type, error
+local error, select, tostring, type = error, select, tostring, type
 local leave = sched.exit
 
 local failures = { [-2] = "seen eof", [-3] = "nginx output filter error", [-4] = "raw request socket acquired",
@@ -22,7 +22,32 @@ local function written(code)
 end
 
 local writers = require "terrace.print"
-ngx.say, ngx.print = writers.say, writers.print
+
+local answered = writers.answered
+
+-- A function that writes its arguments. A single string, the usual argument, goes by a call that traces compile through: in a
+-- function of its own, as LuaJIT compiles no function of any number of arguments for itself.
+local function writer(write_any, newline)
+    local function write_one(value)
+        if type(value) ~= "string" then
+            return write_any(value)
+        end
+        local code = native.print(value, #value, newline)
+        if code == 0 then
+            return 1
+        end
+        return answered(code)
+    end
+
+    return function(...)
+        if select("#", ...) == 1 then
+            return write_one(...)
+        end
+        return write_any(...)
+    end
+end
+
+ngx.say, ngx.print = writer(writers.say, 1), writer(writers.print, 0)
 
 function ngx.flush(wait)
     if wait ~= nil and type(wait) ~= "boolean" then
