@@ -138,17 +138,18 @@ impl RequestHead {
     /// Between two calls `buf` may grow at its end and may move, but must not change otherwise. After an error, and
     /// before the next request, [`clear`](Self::clear) must be called.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Progress, RequestError> {
-        if self.stage == Stage::Before && !self.skip_empty_lines(buf, limits)? {
+        let head_max = limits.head_bytes_max();
+        if self.stage == Stage::Before && !self.skip_empty_lines(buf, head_max)? {
             return Ok(Progress::Partial);
         }
         if let Stage::RequestLine(method_seen) = self.stage {
-            if !self.parse_request_line(buf, limits, method_seen)? {
+            if !self.parse_request_line(buf, limits, head_max, method_seen)? {
                 return Ok(Progress::Partial);
             }
             self.stage = Stage::Headers;
         }
         if self.stage == Stage::Headers {
-            if !self.parse_headers(buf, limits)? {
+            if !self.parse_headers(buf, limits, head_max)? {
                 return Ok(Progress::Partial);
             }
             self.stage = Stage::Complete;
@@ -156,19 +157,22 @@ impl RequestHead {
         Ok(Progress::Complete { head_len: self.lines.start() })
     }
 
+    /// Whether the request line has begun.
     #[inline]
-    fn skip_empty_lines(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<bool, RequestError> {
-        let unseen = buf.get(self.lines.start()..).unwrap_or_default();
-        let skipped = unseen.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-        let start = skipped.map_or(buf.len(), |skipped| self.lines.start() + skipped);
-        if start >= limits.head_bytes_max() {
+    fn skip_empty_lines(&mut self, buf: &[u8], head_max: usize) -> Result<bool, RequestError> {
+        let mut start = self.lines.start();
+        while matches!(buf.get(start), Some(b'\r' | b'\n')) {
+            start += 1;
+        }
+        if start >= head_max {
             return Err(RequestError::HeadTooLarge);
         }
         self.lines = Lines::at(start);
-        if skipped.is_some() {
+        let has_begun = start < buf.len();
+        if has_begun {
             self.stage = Stage::RequestLine(false);
         }
-        Ok(skipped.is_some())
+        Ok(has_begun)
     }
 
     /// The path that locations are matched against, and the query; see [`uri::normalize`]. A path that needs no work
@@ -191,10 +195,10 @@ impl RequestHead {
         &mut self,
         buf: &[u8],
         limits: &HeadLimits,
+        head_max: usize,
         method_seen: bool,
     ) -> Result<bool, RequestError> {
         let searched = self.lines.scanned();
-        let head_max = limits.head_bytes_max();
         let limit = self.lines.start().saturating_add(limits.line_bytes_max()).min(head_max);
         let found = self.lines.next(buf, limit);
         if let Found::Line { start, end } = found {
@@ -227,9 +231,13 @@ impl RequestHead {
         }
     }
 
-    fn parse_headers(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<bool, RequestError> {
+    fn parse_headers(
+        &mut self,
+        buf: &[u8],
+        limits: &HeadLimits,
+        head_max: usize,
+    ) -> Result<bool, RequestError> {
         let line_max = limits.line_bytes_max();
-        let head_max = limits.head_bytes_max();
         loop {
             let line_start = self.lines.start();
             let limit = line_start.saturating_add(line_max).min(head_max);

@@ -127,6 +127,7 @@ impl Vm {
         vm.bounded = options.memory_bytes_max.map(|max| unsafe { Bounded::install(main, max) });
         vm.watch = options.running_time_max.map(|limit| Watch::new(main, limit));
         let vm = Rc::new(vm);
+        vm.run_setup("=jit", JIT_BOUNDS, &[])?;
         vm.install_scheduler()?;
         vm.set_package_paths(options.package_path.as_deref(), options.package_cpath.as_deref())?;
         Ok(vm)
@@ -556,6 +557,11 @@ impl Drop for Vm {
         }
     }
 }
+
+/// How much the JIT compiler keeps: the defaults of OpenResty's LuaJIT, which are for applications of its size (traces,
+/// instructions of one, the least between two C calls, KiB of machine code).
+const JIT_BOUNDS: &[u8] =
+    b"require('jit.opt').start('maxtrace=8000', 'maxrecord=16000', 'minstitch=3', 'maxmcode=40960')";
 
 const UNKNOWN: &str = "unknown reason";
 
