@@ -87,6 +87,9 @@ fn nodes_are_killed_and_begin_with_their_snapshots() {
             println!("{loads} loads after a start with a snapshot, {changes} changes");
             assert!(loads <= 3 * changes, "{loads} loads by a node that began with its snapshot");
             assert!(node.error_log().contains("values of the snapshot"), "{}", node.error_log());
+            // Until then the dispatch node has one node to ask, which is the next to be killed.
+            let hits = node.counter("L1", "hits");
+            wait_for("it is asked again", || (node.counter("L1", "hits") > hits).then_some(()));
         }
         traffic.freeze(&shop);
         nodes.iter().for_each(|node| node.wait_until_current(&shop));
