@@ -17,10 +17,7 @@ use crate::phase::RESPONDING;
 use crate::yielding::capture::join_args;
 
 functions! {
-    "int (*print)(const char *, size_t, int)" => print,
-    "int (*flush)(int)" => flush,
-    "int (*eof)(void)" => eof,
-    "int (*send_headers)(void)" => send_headers,
+    "int (*print_now)(const char *, size_t, int)" => print_now,
     "int (*exec)(const char *, size_t, const char *, size_t)" => exec,
     "int (*jump)(void)" => jump,
 }
@@ -34,9 +31,11 @@ pub const TAKEN_OVER: c_int = -4;
 /// The request is for the header alone.
 pub const HEADER_ONLY: c_int = -5;
 /// There is nothing to flush.
-const NOTHING: c_int = -6;
+pub const NOTHING: c_int = -6;
 /// The response is held back for its length.
-const BUFFERING: c_int = -7;
+pub const BUFFERING: c_int = -7;
+/// Filters look at the response, which may be Lua code: nothing was done.
+const FILTERED: c_int = 2;
 /// The URI leads out of the root.
 const UNSAFE_URI: c_int = -2;
 
@@ -63,9 +62,23 @@ fn header_alone(r: &Rc<Request>) -> c_int {
     HEADER_ONLY
 }
 
-pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
+/// Writes where nothing but the connection's buffer is between; else [`FILTERED`].
+extern "C" fn print_now(data: *const u8, len: usize, newline: c_int) -> c_int {
     // SAFETY: a Lua string.
-    let data = unsafe { bytes(data, len) };
+    write(unsafe { bytes(data, len) }, newline != 0, |_, _, _| FILTERED)
+}
+
+/// May run filters, and so Lua code: not to be called through a pointer, as traces do. So may what follows but `exec` and
+/// `jump`.
+pub fn print(data: &[u8], newline: bool) -> c_int {
+    write(data, newline, |r, data, end| {
+        let data = Bytes::from([data, end].concat());
+        wait_for(r.send(Chunk { data, ..Chunk::default() }))
+    })
+}
+
+#[inline]
+fn write(data: &[u8], newline: bool, filtered: impl FnOnce(&Rc<Request>, &[u8], &[u8]) -> c_int) -> c_int {
     responding(|r| {
         if r.output.is_finished() {
             return over(r);
@@ -73,12 +86,11 @@ pub extern "C" fn print(data: *const u8, len: usize, newline: c_int) -> c_int {
         if r.header_only.get() {
             return header_alone(r);
         }
-        let end: &[u8] = if newline != 0 { b"\n" } else { b"" };
+        let end: &[u8] = if newline { b"\n" } else { b"" };
         if r.can_write_now() {
             return if r.write_now(data, end) { DONE } else { CLIENT_GONE };
         }
-        let data = Bytes::from([data, end].concat());
-        wait_for(r.send(Chunk { data, ..Chunk::default() }))
+        filtered(r, data, end)
     })
 }
 
@@ -101,7 +113,7 @@ fn sent(ok: bool) -> Values {
     }
 }
 
-extern "C" fn flush(wait: c_int) -> c_int {
+pub fn flush(wait: bool) -> c_int {
     responding(|r| {
         if r.output.is_finished() {
             return over(r);
@@ -119,7 +131,7 @@ extern "C" fn flush(wait: c_int) -> c_int {
         match step {
             Step::Ready(true) => DONE,
             Step::Ready(false) => CLIENT_GONE,
-            Step::Wait(f) if wait != 0 => {
+            Step::Wait(f) if wait => {
                 pending::set(Box::pin(async move { sent(f.await) }));
                 AWAIT
             }
@@ -129,7 +141,7 @@ extern "C" fn flush(wait: c_int) -> c_int {
     })
 }
 
-extern "C" fn eof() -> c_int {
+pub fn eof() -> c_int {
     responding(|r| {
         if r.output.is_finished() {
             return over(r);
@@ -143,7 +155,7 @@ extern "C" fn eof() -> c_int {
     })
 }
 
-extern "C" fn send_headers() -> c_int {
+pub fn send_headers() -> c_int {
     responding(|r| {
         if r.output.is_taken_over() {
             return TAKEN_OVER;

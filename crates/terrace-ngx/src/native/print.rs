@@ -1,5 +1,5 @@
-//! `ngx.say` and `ngx.print` of anything but a single string, which `output.lua` writes itself: C functions, as they look at
-//! values of all types.
+//! `ngx.say`, `ngx.print`, `ngx.flush`, `ngx.eof` and `ngx.send_headers`: C functions, as filters may run Lua code, which
+//! what is called through a pointer must not. `output.lua` tries a single string that way first.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int};
@@ -8,7 +8,7 @@ use mlua_sys as lua;
 use mlua_sys::lua_State;
 use terrace_lua::pending;
 
-use crate::ffi::output::{CLIENT_GONE, HEADER_ONLY, SEEN_EOF, TAKEN_OVER, print};
+use crate::ffi::output::{self, BUFFERING, CLIENT_GONE, HEADER_ONLY, NOTHING, SEEN_EOF, TAKEN_OVER};
 use crate::ffi::{AWAIT, DONE};
 
 /// How deep tables may nest.
@@ -21,16 +21,22 @@ thread_local! {
     static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `require "terrace.print"`: a table with `say`, `print`, and `answered`, which makes the functions' results of a code.
+/// `require "terrace.print"`: a table with the functions, and `answered`, which makes their results of a code.
 ///
 /// # Safety
 /// Called by Lua.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
-    let functions: [(&CStr, lua::lua_CFunction); 3] =
-        [(c"say", say), (c"print", print_only), (c"answered", answered)];
+    let functions: [(&CStr, lua::lua_CFunction); 6] = [
+        (c"say", say),
+        (c"print", print),
+        (c"flush", flush),
+        (c"eof", eof),
+        (c"send_headers", send_headers),
+        (c"answered", answered),
+    ];
     // SAFETY: three slots are free in a fresh C call; nothing here needs dropping when Lua raises.
     unsafe {
-        lua::lua_createtable(state, 0, 3);
+        lua::lua_createtable(state, 0, 6);
         for (name, function) in functions {
             lua::lua_pushcclosure(state, function, 0);
             lua::lua_setfield(state, -2, name.as_ptr());
@@ -44,14 +50,29 @@ unsafe extern "C-unwind" fn answered(state: *mut lua_State) -> c_int {
     unsafe { answer(state, lua::lua_tonumber(state, 1) as c_int) }
 }
 
-unsafe extern "C-unwind" fn say(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn flush(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
-    unsafe { write(state, 1, c"say".as_ptr()) }
+    unsafe { answer(state, output::flush(lua::lua_toboolean(state, 1) != 0)) }
 }
 
-unsafe extern "C-unwind" fn print_only(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn eof(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
-    unsafe { write(state, 0, c"print".as_ptr()) }
+    unsafe { answer(state, output::eof()) }
+}
+
+unsafe extern "C-unwind" fn send_headers(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { answer(state, output::send_headers()) }
+}
+
+unsafe extern "C-unwind" fn say(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { write(state, true, c"say".as_ptr()) }
+}
+
+unsafe extern "C-unwind" fn print(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { write(state, false, c"print".as_ptr()) }
 }
 
 /// Why an argument cannot be written. Plain data: Lua raises over the frames that hold it.
@@ -64,7 +85,7 @@ enum Refused {
     ItemType(c_int),
 }
 
-unsafe fn write(state: *mut lua_State, newline: c_int, name: *const c_char) -> c_int {
+unsafe fn write(state: *mut lua_State, newline: bool, name: *const c_char) -> c_int {
     // SAFETY: reading the arguments of the call; a string stays on the stack while its bytes are used. What raises
     // runs while nothing that needs dropping is alive in this frame.
     unsafe {
@@ -79,11 +100,11 @@ unsafe fn write(state: *mut lua_State, newline: c_int, name: *const c_char) -> c
     }
 }
 
-fn print_joined(newline: c_int) -> c_int {
+fn print_joined(newline: bool) -> c_int {
     // Taken out: writing may run filters, which may print in turn.
     let mut joined =
         JOINED.with(|j| j.try_borrow_mut().map(|mut j| std::mem::take(&mut *j)).unwrap_or_default());
-    let code = print(joined.as_ptr(), joined.len(), newline);
+    let code = output::print(&joined, newline);
     if joined.capacity() <= BUFFER_KEPT_BYTES_MAX {
         joined.clear();
         JOINED.with(|j| {
@@ -181,11 +202,13 @@ unsafe fn answer(state: *mut lua_State, code: c_int) -> c_int {
                 1
             }
             AWAIT => pending::yield_from(state),
-            SEEN_EOF | CLIENT_GONE | TAKEN_OVER | HEADER_ONLY => {
+            SEEN_EOF | CLIENT_GONE | TAKEN_OVER | HEADER_ONLY | NOTHING | BUFFERING => {
                 let why = match code {
                     SEEN_EOF => c"seen eof",
                     TAKEN_OVER => c"raw request socket acquired",
                     HEADER_ONLY => c"header only",
+                    NOTHING => c"nothing to flush",
+                    BUFFERING => c"buffering",
                     _ => c"nginx output filter error",
                 };
                 lua::lua_pushnil(state);

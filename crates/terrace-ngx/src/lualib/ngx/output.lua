@@ -3,27 +3,13 @@
 local base = require "terrace.base"
 local sched = require "terrace.sched"
 
-local native, refuse, await = base.native, base.refuse, base.await
+local native, refuse = base.native, base.refuse
 local error, select, tostring, type = error, select, tostring, type
 local leave = sched.exit
 
-local failures = { [-2] = "seen eof", [-3] = "nginx output filter error", [-4] = "raw request socket acquired",
-    [-5] = "header only", [-6] = "nothing to flush", [-7] = "buffering" }
-
-local function written(code)
-    if code == 0 then
-        return 1
-    elseif code == 1 then
-        return await()
-    elseif failures[code] then
-        return nil, failures[code]
-    end
-    refuse(code, 2)
-end
-
 local writers = require "terrace.print"
-
 local answered = writers.answered
+local FILTERED = 2
 
 -- A function that writes its arguments. A single string, the usual argument, goes by a call that traces compile through: in a
 -- function of its own, as LuaJIT compiles no function of any number of arguments for itself.
@@ -32,9 +18,11 @@ local function writer(write_any, newline)
         if type(value) ~= "string" then
             return write_any(value)
         end
-        local code = native.print(value, #value, newline)
+        local code = native.print_now(value, #value, newline)
         if code == 0 then
             return 1
+        elseif code == FILTERED then
+            return write_any(value)
         end
         return answered(code)
     end
@@ -53,16 +41,10 @@ function ngx.flush(wait)
     if wait ~= nil and type(wait) ~= "boolean" then
         error("bad argument #1 to 'flush' (boolean expected, got " .. type(wait) .. ")", 2)
     end
-    return written(native.flush(wait and 1 or 0))
+    return writers.flush(wait)
 end
 
-function ngx.eof()
-    return written(native.eof())
-end
-
-function ngx.send_headers()
-    return written(native.send_headers())
-end
+ngx.eof, ngx.send_headers = writers.eof, writers.send_headers
 
 local RESPONDING, HEADER_FILTER, TIMER, BALANCER, SET, LOG, HANDSHAKE =
     8 + 16 + 32 + 2048 + 8192, 64, 512, 1024, 4, 256, 16384 + 32768 + 65536 + 131072
